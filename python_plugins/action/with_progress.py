@@ -1,0 +1,88 @@
+"""Run the module of the same name and show what it is doing while it runs.
+
+The plugins ``python_env``, ``model_weights`` and ``ray_app`` are links to this file. The module is started as
+an asynchronous job; it writes one line of text to ``progress_path`` whenever there is news, and this plugin
+shows each new line as it reads it. In check mode, and at the end, it is an ordinary module call.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from ansible.module_utils.common.text.converters import to_text
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible.utils.vars import merge_hash
+
+POLL_S = 1.0
+SHOW_EVERY_S = 5.0
+# The modules have time-outs of their own, which explain; this one only ends a job that hangs.
+LIMIT_S = 6 * 3600
+
+
+class ActionModule(ActionBase):
+    """See the module documentation of each module that is run this way."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        name = self._task.action
+        if self._task.check_mode:
+            return merge_hash(result, self._execute_module(module_name=name, task_vars=task_vars))
+        folder = self._connection._shell.tmpdir = self._make_tmp_path()
+        progress = self._connection._shell.join_path(folder, "progress")
+        arguments = {**self._task.args, "progress_path": progress}
+        self._task.async_val = LIMIT_S
+        try:
+            job = self._execute_module(
+                module_name=name, module_args=arguments, task_vars=task_vars, wrap_async=True
+            )
+        finally:
+            self._task.async_val = 0
+        if job.get("failed") or "ansible_job_id" not in job:
+            return merge_hash(result, job)
+        self._follow(progress, job["results_file"], to_text((task_vars or {}).get("inventory_hostname", "")))
+        status = self._status(job["ansible_job_id"], "status", task_vars)
+        self._status(job["ansible_job_id"], "cleanup", task_vars)
+        self._remove_tmp_path(folder, force=True)
+        for key in ("ansible_job_id", "started", "finished", "results_file", "stdout", "stderr"):
+            status.pop(key, None)
+        status.pop("stdout_lines", None)
+        status.pop("stderr_lines", None)
+        return merge_hash(result, status)
+
+    def _status(self, job: str, mode: str, task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        task = self._task.copy()
+        task.args = {"jid": job, "mode": mode}
+        plugin = self._shared_loader_obj.action_loader.get(
+            "ansible.legacy.async_status",
+            task=task,
+            connection=self._connection,
+            play_context=self._play_context,
+            loader=self._loader,
+            templar=self._templar,
+            shared_loader_obj=self._shared_loader_obj,
+        )
+        return dict(plugin.run(task_vars=task_vars))
+
+    def _follow(self, progress: str, results: str, host: str) -> None:
+        """Show progress until the job's result file no longer says that it runs."""
+        display = Display()
+        shown, shown_at = "", 0.0
+        quote = self._connection._shell.quote
+        while True:
+            output = self._low_level_execute_command(
+                f"cat {quote(progress)} 2>/dev/null; printf '\\n%s\\n' ---; cat {quote(results)}", sudoable=False
+            )["stdout"]
+            line, _, state = to_text(output).partition("\n---\n")
+            line = line.strip()
+            if line and line != shown and time.monotonic() - shown_at >= SHOW_EVERY_S:
+                display.display(f"           {host}: {line}", color="bright gray")
+                shown, shown_at = line, time.monotonic()
+            try:
+                if json.loads(state).get("finished", 1):
+                    return
+            except ValueError:
+                pass  # caught in the middle of being written
+            time.sleep(POLL_S)

@@ -1,0 +1,134 @@
+"""What an operator sees: the stages, one line for each result, tables as tables, one sentence for a failure.
+
+With -v and more, Ansible's own output takes over.
+"""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: heteroserve
+type: stdout
+short_description: Stages, results and tables, without JSON
+description:
+  - One line for each task that did something, with the time it took; tasks that were skipped are not shown.
+  - A result that carries C(report) is printed as it is; a failure is its message.
+extends_documentation_fragment:
+  - default_callback
+  - result_format_callback
+"""
+
+import time
+from typing import Any
+
+from ansible import constants as C
+from ansible.plugins.callback.default import CallbackModule as Default
+
+QUIET_FROM_S = 2.0  # times shorter than this are not worth reading
+
+
+class CallbackModule(Default):
+    """See DOCUMENTATION."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "heteroserve"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started = time.monotonic()
+        self._task_started: dict[str, float] = {}
+
+    @property
+    def _verbose(self) -> bool:
+        return self._display.verbosity > 0
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        if self._verbose:
+            super().v2_playbook_on_play_start(play)
+            return
+        self._play = play
+        title = f"── {play.get_name().strip()} "
+        self._display.display(f"\n{title}{'─' * max(4, 78 - len(title))}", color="bright blue")
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        self._task_started[task._uuid] = time.monotonic()
+        if self._verbose:
+            super().v2_playbook_on_task_start(task, is_conditional)
+
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        self._task_started[task._uuid] = time.monotonic()
+        if self._verbose:
+            super().v2_playbook_on_handler_task_start(task)
+
+    def v2_playbook_on_include(self, included_file: Any) -> None:
+        if self._verbose:
+            super().v2_playbook_on_include(included_file)
+
+    def _line(self, result: Any, word: str, color: str, ending: str = "") -> None:
+        took = time.monotonic() - self._task_started.get(result._task._uuid, time.monotonic())
+        timing = f"  ({took:.0f} s)" if took >= QUIET_FROM_S else ""
+        name = result._task.get_name().split(" : ", 1)[-1]
+        self._display.display(f"  {word:<8} {result._host.get_name()}: {name}{timing}{ending}", color=color)
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        if self._verbose:
+            super().v2_runner_on_ok(result)
+            return
+        data = result._result
+        self._handle_warnings_and_exception(result)
+        if result._task.action in ("ansible.builtin.include_tasks", "ansible.builtin.include_role"):
+            return
+        if result._task.action == "ansible.builtin.validate_argument_spec":
+            return
+        if data.get("report"):
+            self._display.display("\n" + "\n".join(f"  {line}" for line in str(data["report"]).splitlines()) + "\n")
+        elif data.get("changed"):
+            self._line(result, "changed", C.COLOR_CHANGED)
+        elif result._task.action in C._ACTION_DEBUG:
+            self._display.display(f"  {data.get('msg', '')}")
+        else:
+            self._line(result, "ok", C.COLOR_OK)
+
+    def v2_runner_item_on_ok(self, result: Any) -> None:
+        if self._verbose:
+            super().v2_runner_item_on_ok(result)
+
+    def v2_runner_item_on_skipped(self, result: Any) -> None:
+        if self._verbose:
+            super().v2_runner_item_on_skipped(result)
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        if self._verbose:
+            super().v2_runner_on_skipped(result)
+
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        if self._verbose:
+            super().v2_runner_item_on_failed(result)
+            return
+        self._failure(result)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        if self._verbose:
+            super().v2_runner_on_failed(result, ignore_errors)
+        elif not (result._task.loop and "results" in result._result):  # each item has said its own
+            self._failure(result)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        if self._verbose:
+            super().v2_runner_on_unreachable(result)
+            return
+        self._failure(result, word="NO REPLY")
+
+    def _failure(self, result: Any, word: str = "FAILED") -> None:
+        data = result._result
+        self._line(result, word, C.COLOR_ERROR)
+        words = str(data.get("msg") or "no message").strip()
+        detail = str(data.get("stderr") or data.get("module_stderr") or "").strip()
+        if detail and detail.splitlines()[-1] not in words:
+            words = f"{words}\n{detail.splitlines()[-1]}"
+        self._display.display("\n" + "\n".join(f"  {line}" for line in words.splitlines()) + "\n", color=C.COLOR_ERROR)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        super().v2_playbook_on_stats(stats)
+        if not self._verbose:
+            self._display.display(f"took {time.monotonic() - self._started:.0f} s")

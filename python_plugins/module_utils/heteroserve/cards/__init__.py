@@ -1,0 +1,1 @@
+"""Tables of what vendors publish about their accelerators and processors, a file a vendor."""

@@ -1,0 +1,106 @@
+"""What the vendors' probes share: from a PCI device and a product name to an ``Accelerator``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..accelerators import CARDS, card_for_name, card_for_pci
+from ..cards.card import AcceleratorCard
+from ..hardware import Accelerator, Problem
+from .pci import PciDevice
+
+Numbered = Sequence[tuple[int, PciDevice]]  # index on the host, device
+NO_COMPUTE_DRIVERS = (None, "nouveau", "nvidiafb", "radeon")  # the wanted driver can replace these
+
+
+@dataclass(frozen=True)
+class VendorFacts:
+    """All accelerators of one vendor. ``partitions`` get their indices when all vendors are together."""
+
+    accelerators: tuple[Accelerator, ...] = ()
+    partitions: tuple[Accelerator, ...] = ()
+    drivers: dict[str, str] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    source: str = "PCI sysfs and cards"
+
+
+def card_of(device: PciDevice, name: str | None) -> AcceleratorCard | None:
+    """The card by the tool's product name where that is known (ids can be shared), else by PCI id."""
+    named = card_for_name(name) if name else None
+    return named or card_for_pci(device.vendor, device.device, device.subsystem)
+
+
+def accelerator(
+    index: int,
+    device: PciDevice,
+    vendor: str,
+    name: str | None = None,
+    memory: int | None = None,
+    version: str | None = None,
+    uuid: str | None = None,
+) -> Accelerator:
+    """A whole device. Without a tool's figures, name and memory are the card's."""
+    card = card_of(device, name)
+    return Accelerator(
+        index=index,
+        vendor=vendor,
+        model=name or (card.name if card else f"{vendor} device {device.pci_id}"),
+        kind=card.kind if card else f"unknown-{device.pci_id}",
+        memory=memory or (card.memory if card else None),
+        pci_address=device.address,
+        pci_id=device.pci_id,
+        numa_node=device.numa_node,
+        link=card.link if card else "pcie",
+        driver=f"{device.driver} {version}" if device.driver and version else device.driver,
+        uuid=uuid,
+    )
+
+
+def why_not_driven(device: PciDevice, wanted: Sequence[str]) -> str | None:
+    """Why the bound driver keeps this host from using the device; None where it does not."""
+    if device.virtual_functions:
+        return f"it is split into {device.virtual_functions} virtual functions for virtual machines"
+    if device.driver in wanted:
+        return None
+    if device.driver is None:
+        return "no driver is bound to it"
+    if device.driver == "vfio-pci":
+        return "it is bound to vfio-pci, which hands it to a virtual machine"
+    return f"it is bound to the driver {device.driver}, which cannot compute"
+
+
+def missing_driver(devices: Numbered, wanted: Sequence[str], package: str, installed: bool) -> tuple[Problem, ...]:
+    """The problem of devices that wait for their driver: not installed, or installed and not loaded."""
+    waiting = [device for _, device in devices if device.driver in NO_COMPUTE_DRIVERS and device.driver not in wanted]
+    if not waiting:
+        return ()
+    many = f"{len(waiting)} accelerator{'s' if len(waiting) > 1 else ''} ({waiting[0].pci_id})"
+    held = next((device.driver for device in waiting if device.driver), None)
+    by = f"; {held} holds them" if held else ""
+    if installed:
+        text = f"{many} without a driver although {package} is installed: its kernel module is not loaded{by}"
+        fix = f"load it (modprobe {wanted[0]}) and look at `dmesg` and `dkms status`, or restart the host"
+        return (Problem("driver-not-loaded", text, fix),)
+    return (Problem("no-driver", f"{many} without a driver{by}", f"install {package}; the stage hosts does it"),)
+
+
+def passed_through(devices: Numbered) -> tuple[Problem, ...]:
+    """The problem of devices that this host has given away."""
+    given = [device.address for _, device in devices if device.driver == "vfio-pci"]
+    if not given:
+        return ()
+    text = f"{', '.join(given)} bound to vfio-pci: this host cannot use what a virtual machine may"
+    return (Problem("gpu-passed-through", text, "take them out of vfio-pci's ids, or list the guest as a host"),)
+
+
+def fast_link(kind: str, peers: int, devices: int, nvswitches: int = 0) -> str:
+    """Name of the widest link of an accelerator that reaches ``peers`` others of ``devices`` over it.
+
+    More than four GPUs that all reach each other need switches: direct NVLink joins four at most.
+    """
+    card = CARDS.get(kind)
+    link = card.link if card and card.link != "pcie" else (card.bridge if card else None) or "pcie"
+    if link == "nvlink" and (nvswitches or (devices > 4 and peers == devices - 1)):
+        return "nvswitch"
+    return link

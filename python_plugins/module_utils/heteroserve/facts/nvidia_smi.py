@@ -1,0 +1,159 @@
+"""Parsers of nvidia-smi's outputs: CSV query, XML, list (-L) and topology, as drivers 470 to 580 print them."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from ..hardware import Accelerator
+from .pci import PciDevice
+
+MIB = 1024**2
+FIELDS = (
+    "index",
+    "pci.bus_id",
+    "name",
+    "uuid",
+    "memory.total",
+    "memory.reserved",
+    "driver_version",
+    "mig.mode.current",
+)
+QUERY = ("nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits")
+XML = ("nvidia-smi", "-q", "-x")
+LIST = ("nvidia-smi", "-L")
+TOPOLOGY = ("nvidia-smi", "topo", "-m")
+
+
+@dataclass(frozen=True)
+class GpuRow:
+    """One GPU as the driver knows it; ``memory`` is what CUDA can hand out: total less reserved."""
+
+    index: int
+    address: str  # as sysfs writes it
+    name: str
+    uuid: str
+    memory: int | None
+    driver: str
+    mig: bool
+
+
+@dataclass(frozen=True)
+class MigDevice:
+    """One MIG instance; ``index`` counts within its GPU."""
+
+    gpu_uuid: str
+    index: int
+    profile: str  # "1g.10gb"
+    uuid: str
+
+
+def sysfs_address(bus_id: str) -> str:
+    """nvidia-smi writes the PCI domain with eight digits and in capitals, sysfs with four in small letters."""
+    domain, rest = bus_id.strip().lower().split(":", 1)
+    return f"{int(domain, 16):04x}:{rest}"
+
+
+def parse_query(text: str) -> tuple[GpuRow, ...]:
+    """Rows of the CSV query; lines of another shape (warnings, garbage) are left out."""
+    rows = []
+    for cells in csv.reader(text.splitlines(), skipinitialspace=True):
+        if len(cells) != len(FIELDS) or not cells[0].isdigit() or not re.fullmatch(r"[\w:.]+:[\w:.]+", cells[1]):
+            continue
+        total, reserved = (_mib(cell) for cell in cells[4:6])
+        memory = total - (reserved or 0) if total else None
+        rows.append(
+            GpuRow(int(cells[0]), sysfs_address(cells[1]), cells[2], cells[3], memory, cells[6], cells[7] == "Enabled")
+        )
+    return tuple(rows)
+
+
+def parse_xml(text: str) -> tuple[tuple[GpuRow, ...], dict[tuple[str, int], int]]:
+    """GPUs, and bytes of each MIG instance by (UUID of its GPU, index). Empty for text that is no XML."""
+    try:
+        tree = ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        return (), {}
+    driver = tree.findtext("driver_version", "")
+    rows, mig_memory = [], {}
+    for index, gpu in enumerate(tree.findall("gpu")):
+        uuid = gpu.findtext("uuid", "")
+        total, reserved = _mib(gpu.findtext("fb_memory_usage/total")), _mib(gpu.findtext("fb_memory_usage/reserved"))
+        rows.append(
+            GpuRow(
+                index=index,
+                address=sysfs_address(gpu.findtext("pci/pci_bus_id") or gpu.get("id") or "0:"),
+                name=gpu.findtext("product_name", ""),
+                uuid=uuid,
+                memory=total - (reserved or 0) if total else None,
+                driver=driver,
+                mig=gpu.findtext("mig_mode/current_mig") == "Enabled",
+            )
+        )
+        for part in gpu.findall("mig_devices/mig_device"):
+            size = _mib(part.findtext("fb_memory_usage/total"))
+            if size:
+                kept = _mib(part.findtext("fb_memory_usage/reserved")) or 0
+                mig_memory[uuid, int(part.findtext("index", "0"))] = size - kept
+    return tuple(rows), mig_memory
+
+
+def parse_list(text: str) -> tuple[MigDevice, ...]:
+    """MIG instances of ``nvidia-smi -L``, each under the line of its GPU."""
+    found, gpu = [], ""
+    for line in text.splitlines():
+        if head := re.match(r"GPU \d+: .*\(UUID: (\S+)\)", line):
+            gpu = head[1]
+        elif part := re.match(r"\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: (\S+)\)", line):
+            found.append(MigDevice(gpu, int(part[2]), part[1], part[3]))
+    return tuple(found)
+
+
+def parse_topology(text: str) -> dict[int, dict[int, str]]:
+    """Links between GPUs of ``nvidia-smi topo -m``: {0: {1: "NV18", 2: "SYS"}}. The header is underlined by escapes."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    columns: list[str] = []
+    links: dict[int, dict[int, str]] = {}
+    for line in plain.splitlines():
+        cells = [cell.strip() for cell in line.split("\t")]
+        if not columns and "GPU0" in cells[1:]:
+            columns = cells[1:]
+        elif columns and re.fullmatch(r"GPU\d+", cells[0]):
+            row = {
+                int(name[3:]): cell
+                for name, cell in zip(columns, cells[1:], strict=False)
+                if re.fullmatch(r"GPU\d+", name) and cell != "X"
+            }
+            links[int(cells[0][3:])] = row
+    return links
+
+
+def vgpu_partition(name: str) -> str | None:
+    """A virtual GPU's profile out of its name: "GRID A100D-40C" is "vgpu-40c"."""
+    found = re.search(r"-(\d+[ABCQ])$", name)
+    return f"vgpu-{found[1].lower()}" if found else None
+
+
+def mig_accelerator(parent: Accelerator, device: PciDevice, part: MigDevice, memory: int | None) -> Accelerator:
+    """A MIG instance as an accelerator of its own; instances have no link to each other."""
+    return Accelerator(
+        index=-1,
+        vendor="nvidia",
+        model=f"{parent.model} MIG {part.profile}",
+        kind=parent.kind,
+        memory=memory,
+        pci_address=device.address,
+        pci_id=device.pci_id,
+        numa_node=device.numa_node,
+        driver=parent.driver,
+        partition=f"mig-{part.profile}",
+        uuid=part.uuid,
+    )
+
+
+def _mib(cell: str | None) -> int | None:
+    """ "81559" or "81559 MiB" in bytes; None for "[N/A]"."""
+    found = re.match(r"(\d+)", cell or "")
+    return int(found[1]) * MIB if found else None

@@ -1,0 +1,219 @@
+"""The shape of a Llama model: parameters, bytes of weights, bytes of KV cache a token.
+
+A shape comes from the ``config.json`` beside the weights, or from a card in ``model_cards.py``. The counts are exact
+for the Llama family (grouped-query attention, gated MLP, RMS norms, optional tied embeddings), so a card can
+be checked against the parameter counts that its publisher states.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+DTYPE_NAMES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the linear layers are stored; embeddings, norms and the output head keep the dtype."""
+
+    name: str
+    bits: float  # a weight, scales and zero points included
+    engines: tuple[str, ...]
+    online: bool  # the engine can quantise an ordinary checkpoint while loading
+    vendors: tuple[str, ...]  # whose accelerators have kernels for it
+    source: str
+
+
+# Bits a weight: the stored integer plus scales (and zero points) divided by the group they serve.
+QUANTIZATIONS: dict[str, Quantization] = {
+    item.name: item
+    for item in (
+        Quantization("fp8", 8.0, ("vllm",), True, ("nvidia", "amd"), "one scale a tensor; docs.vllm.ai, FP8 W8A8"),
+        Quantization(
+            "gptq", 4.156, ("vllm",), False, ("nvidia", "amd", "cpu"), "4 bit, per 128: 16 bit scale, 4 bit zero"
+        ),
+        Quantization(
+            "awq", 4.156, ("vllm",), False, ("nvidia", "amd", "cpu"), "4 bit, per 128: 16 bit scale, 4 bit zero"
+        ),
+        Quantization(
+            "compressed-tensors", 8.0, ("vllm",), False, ("nvidia", "amd", "cpu"), "bits stand in the checkpoint"
+        ),
+        Quantization("bitsandbytes", 4.5, ("vllm",), True, ("nvidia",), "NF4, a 32 bit scale for 64 weights"),
+        Quantization("sym_int8", 8.5, ("bigdl",), True, ("cpu",), "ggml q8_0: a 16 bit scale for 32 weights"),
+        Quantization("sym_int4", 4.5, ("bigdl",), True, ("cpu",), "ggml q4_0: a 16 bit scale for 32 weights"),
+        Quantization("int8", 8.0, ("onnx",), True, ("cpu",), "onnxruntime dynamic quantisation, a scale a tensor"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Dimensions of a decoder of the Llama family; ``context`` is the longest it was trained for, in tokens."""
+
+    name: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    context: int
+    tied: bool = False
+    dtype: str = "bfloat16"  # of the published checkpoint
+    quantization: str | None = None  # of the published checkpoint
+    quantization_bits: float | None = None  # bits a weight of that checkpoint, scales included
+    attention_bias: bool = False
+    mlp_bias: bool = False
+
+    @property
+    def linear_parameters_per_layer(self) -> int:
+        """Weights of the matrices of one layer: q, k, v, o, gate, up and down."""
+        query = self.heads * self.head_dim
+        key_value = self.kv_heads * self.head_dim
+        attention = self.hidden * (query + 2 * key_value) + query * self.hidden
+        return attention + 3 * self.hidden * self.intermediate
+
+    @property
+    def small_parameters(self) -> int:
+        """Norms and biases of all layers and the last norm: never quantised."""
+        layer = 2 * self.hidden
+        if self.attention_bias:
+            layer += (self.heads + 2 * self.kv_heads) * self.head_dim + self.hidden
+        if self.mlp_bias:
+            layer += 2 * self.intermediate + self.hidden
+        return self.layers * layer + self.hidden
+
+    @property
+    def embedding_parameters(self) -> int:
+        """One vocabulary matrix: the input embedding, and as large again the output head unless tied."""
+        return self.vocab * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All weights, as the publisher counts them."""
+        matrices = self.layers * self.linear_parameters_per_layer
+        return matrices + self.small_parameters + self.embedding_parameters * (1 if self.tied else 2)
+
+    @property
+    def multiplied_parameters(self) -> int:
+        """Weights that every generated token is multiplied by: all layers and the output head, not the look-up."""
+        return self.layers * self.linear_parameters_per_layer + self.embedding_parameters
+
+    def bits(self, quantization: str | None) -> float | None:
+        """Bits a weight of the linear layers under ``quantization``, None where they keep the dtype."""
+        if quantization is None:
+            return None
+        if quantization == self.quantization and self.quantization_bits is not None:
+            return self.quantization_bits
+        return QUANTIZATIONS[quantization].bits
+
+    def _bytes(self, dtype: str, quantization: str | None, vocabulary_matrices: int) -> int:
+        wide = DTYPE_BYTES[dtype]
+        bits = self.bits(quantization)
+        linear = self.layers * self.linear_parameters_per_layer
+        linear_bytes = linear * wide if bits is None else int(linear * bits / 8)
+        return linear_bytes + (self.small_parameters + vocabulary_matrices * self.embedding_parameters) * wide
+
+    def weight_bytes(self, dtype: str, quantization: str | None = None) -> int:
+        """Bytes that the weights take in memory."""
+        return self._bytes(dtype, quantization, 1 if self.tied else 2)
+
+    def streamed_bytes(self, dtype: str, quantization: str | None = None) -> int:
+        """Bytes of weights read for one step: everything but the input embedding, of which a few rows are read."""
+        return self._bytes(dtype, quantization, 1)
+
+    def kv_bytes_per_token(self, dtype: str) -> int:
+        """Bytes of keys and values that one token of context takes, all layers together."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * DTYPE_BYTES[dtype]
+
+    def attention_flops(self, context: int) -> int:
+        """Floating point operations of attention for one token that looks back on ``context`` tokens."""
+        return 4 * self.layers * self.heads * self.head_dim * context
+
+
+def normal_dtype(name: str) -> str:
+    """The long name of a dtype. Raises ``ValueError`` for one that the planner has no size of."""
+    short = name.removeprefix("torch.")
+    full = DTYPE_NAMES.get(short, short)
+    if full not in DTYPE_BYTES:
+        raise ValueError(f"dtype: found {name!r}, expected one of {', '.join(DTYPE_BYTES)}")
+    return full
+
+
+def shape_from_config(config: dict[str, Any], name: str = "model") -> ModelShape:
+    """Read a Hugging Face ``config.json`` of a Llama checkpoint.
+
+    Raises ``ValueError`` naming the key at fault, also for an architecture whose size this module cannot count.
+    """
+    architectures = config.get("architectures") or ["LlamaForCausalLM"]
+    if config.get("model_type", "llama") != "llama" or "LlamaForCausalLM" not in architectures:
+        found = config.get("model_type") or architectures[0]
+        raise ValueError(f"config.json of {name}: found model type {found!r}, expected 'llama'")
+    heads = _whole(config, "num_attention_heads", name)
+    hidden = _whole(config, "hidden_size", name)
+    method, bits = _checkpoint_quantization(config.get("quantization_config") or {}, name)
+    stored = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+    return ModelShape(
+        name=name,
+        layers=_whole(config, "num_hidden_layers", name),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=int(config.get("num_key_value_heads") or heads),
+        head_dim=int(config.get("head_dim") or hidden // heads),
+        intermediate=_whole(config, "intermediate_size", name),
+        vocab=_whole(config, "vocab_size", name),
+        context=_context(config),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        dtype=normal_dtype(stored),
+        quantization=method,
+        quantization_bits=bits,
+        attention_bias=bool(config.get("attention_bias", False)),
+        mlp_bias=bool(config.get("mlp_bias", False)),
+    )
+
+
+def _whole(config: dict[str, Any], key: str, name: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ValueError(f"config.json of {name}: {key}: found {value!r}, expected a positive number")
+    return value
+
+
+def _context(config: dict[str, Any]) -> int:
+    """Positions that the model knows; linear and dynamic rope scaling stretch them, llama3 scaling is counted in."""
+    positions = int(config.get("max_position_embeddings") or 2048)
+    scaling = config.get("rope_scaling") or {}
+    if scaling.get("type", scaling.get("rope_type")) in ("linear", "dynamic", "yarn"):
+        return int(positions * float(scaling.get("factor", 1)))
+    return positions
+
+
+def _checkpoint_quantization(config: dict[str, Any], name: str) -> tuple[str | None, float | None]:
+    """Method and bits a weight of a quantised checkpoint, from its ``quantization_config``."""
+    if not config:
+        return None, None
+    method = str(config.get("quant_method", ""))
+    if method in ("gptq", "awq"):
+        bits = int(config.get("bits") or config.get("w_bit") or 4)
+        group = int(config.get("group_size") or config.get("q_group_size") or 128)
+        return method, bits + ((16 + bits) / group if group > 0 else 0.0)
+    if method == "fp8":
+        return "fp8", 8.0
+    if method == "bitsandbytes":
+        return method, 4.5 if config.get("load_in_4bit") or config.get("_load_in_4bit") else 8.0
+    if method == "compressed-tensors":
+        return method, _compressed_bits(config)
+    known = "gptq, awq, fp8, bitsandbytes, compressed-tensors"
+    raise ValueError(f"config.json of {name}: quant_method: found {method!r}, expected one of {known}")
+
+
+def _compressed_bits(config: dict[str, Any]) -> float:
+    groups = config.get("config_groups") or {}
+    first: dict[str, Any] = next(iter(groups.values()), {})
+    weights = first.get("weights") or {}
+    bits = int(weights.get("num_bits") or 8)
+    group = weights.get("group_size")
+    return bits + (16 / int(group) if group and int(group) > 0 else 0.0)

@@ -1,0 +1,114 @@
+"""Dataclasses to and from JSON, with errors that name the place: what pydantic does, for the standard library.
+
+``from_dict`` is strict: unknown keys, missing keys and wrong types are errors, because a plan or a fact
+that is read wrongly would be carried out wrongly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def to_dict(value: Any) -> Any:
+    """Turn a dataclass, and whatever it holds, into plain JSON types (tuples become lists)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: to_dict(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): to_dict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_dict(item) for item in value]
+    return value
+
+
+def from_dict(kind: type[T], data: Any, where: str = "") -> T:
+    """Build dataclass ``kind`` from plain types.
+
+    Raises ``ValueError`` whose text starts with the path of the value at fault, such as
+    ``cells[0].ports: ...``.
+    """
+    return typing.cast(T, _build(kind, data, where))
+
+
+@lru_cache(maxsize=None)
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _build(kind: Any, data: Any, where: str) -> Any:
+    if kind is Any:
+        return data
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        return _build_union(kind, data, where)
+    if origin is typing.Literal:
+        if data not in typing.get_args(kind):
+            raise ValueError(f"{where}: found {data!r}, expected one of {', '.join(map(repr, typing.get_args(kind)))}")
+        return data
+    if origin in (tuple, list):
+        if not isinstance(data, (list, tuple)):
+            raise ValueError(f"{where}: found {_name(data)}, expected a list")
+        item = typing.get_args(kind)[0]
+        return origin(_build(item, value, f"{where}[{index}]") for index, value in enumerate(data))
+    if origin is dict or kind is dict:
+        if not isinstance(data, dict):
+            raise ValueError(f"{where}: found {_name(data)}, expected a mapping")
+        value_kind = typing.get_args(kind)[1] if typing.get_args(kind) else Any
+        return {str(key): _build(value_kind, value, f"{where}.{key}") for key, value in data.items()}
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(typing.cast(type, kind), data, where)
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
+        raise ValueError(f"{where}: found {_name(data)} {data!r}, expected {kind.__name__}")
+    return data
+
+
+def _build_union(kind: Any, data: Any, where: str) -> Any:
+    choices = typing.get_args(kind)
+    if data is None and type(None) in choices:
+        return None
+    choices = tuple(choice for choice in choices if choice is not type(None))
+    if len(choices) == 1:
+        return _build(choices[0], data, where)
+    faults = []
+    for choice in choices:
+        try:
+            return _build(choice, data, where)
+        except ValueError as fault:
+            faults.append(str(fault))
+    raise ValueError("; or ".join(faults))
+
+
+def _build_dataclass(kind: type, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"{where or kind.__name__}: found {_name(data)}, expected a mapping")
+    known = {item.name: item for item in dataclasses.fields(kind)}
+    for key in data:
+        if key not in known:
+            near = get_close_matches(str(key), list(known), n=1)
+            hint = f", did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
+            raise ValueError(f"{_join(where, str(key))}: unknown key{hint}")
+    values = {}
+    for name, item in known.items():
+        if name in data:
+            values[name] = _build(_hints(kind)[name], data[name], _join(where, name))
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{_join(where, name)}: missing")
+    return kind(**values)
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _name(value: Any) -> str:
+    return {dict: "a mapping", list: "a list", str: "text", int: "a number", float: "a number"}.get(
+        type(value), type(value).__name__
+    )

@@ -1,0 +1,137 @@
+#!/usr/bin/python
+"""Ansible module: does every cell, and the endpoint, answer rightly and how fast?"""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: endpoint_health
+short_description: Ask cells and endpoint a question with a known answer
+description:
+  - Sends each target a question at temperature 0, once whole and once streamed, and compares the answers with a
+    regular expression. A server that started, and a health check that says 200, do not show that it answers rightly.
+  - Reports the time to the first token and tokens a second, and fails with the reason if an answer is wrong.
+options:
+  plan: {description: The plan., type: dict, required: true}
+  addresses: {description: For each host the address on which its cells listen., type: dict, required: true}
+  endpoint: {description: "The endpoint, without C(/v1).", type: str, required: true}
+  question: {description: What is asked., type: str, required: true}
+  answer: {description: Regular expression that a right answer matches., type: str, required: true}
+  checks: {description: "For single models, by their name: question and answer.", type: dict, default: {}}
+  key_file: {description: "File with an API key for the endpoint, where it asks for one.", type: path}
+  timeout: {description: Seconds that one answer may take., type: int, default: 120}
+  attempts:
+    description: How often a target is asked, a second apart, before its fault counts (a gateway needs a moment to
+      see that a cell is up).
+    type: int
+    default: 5
+author: [HeteroServe (@heteroserve)]
+"""
+
+EXAMPLES = r"""
+- name: Check that the endpoint answers rightly
+  endpoint_health:
+    plan: "{{ plan }}"
+    addresses: {local: 127.0.0.1}
+    endpoint: http://127.0.0.1:8080
+    question: What is the capital of France?
+    answer: Paris
+"""
+
+RETURN = r"""
+healthy: {description: Whether every answer was right., returned: always, type: bool}
+checks: {description: "For each target: ok, reason, first_token_s, tokens_per_s.", returned: always, type: list}
+report: {description: The table., returned: always, type: str}
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.heteroserve.endpoint import Target, targets
+from ansible.module_utils.heteroserve.openai_probe import Answer, ask, fault_of
+from ansible.module_utils.heteroserve.table import table
+
+
+def check(target: Target, key: str, timeout: int, attempts: int) -> dict[str, Any]:
+    """Ask one target whole and streamed, again for as long as it is wrong and attempts are left."""
+
+    def answer(stream: bool) -> Answer:
+        return ask(
+            target.url,
+            target.model,
+            target.question,
+            chat=target.chat,
+            stream=stream,
+            key=key if target.needs_key else "",
+            timeout_s=timeout,
+        )
+
+    for attempt in range(attempts):
+        if attempt:
+            time.sleep(1)
+        whole = answer(False)
+        fault = fault_of(whole, target.answer, target.question)
+        streamed = answer(True) if not fault else whole
+        fault = fault or fault_of(streamed, target.answer, target.question)
+        if not fault and whole.text != streamed.text:
+            fault = f"answered {whole.text[:60]!r}, and streamed {streamed.text[:60]!r}"
+        if not fault:
+            break
+    return {
+        "name": target.name,
+        "model": target.model,
+        "url": target.url,
+        "ok": not fault,
+        "reason": fault,
+        "answer": " ".join(streamed.text.split()),
+        "first_token_s": round(streamed.first_token_s, 4),
+        "tokens_per_s": round(streamed.tokens_per_s, 1),
+    }
+
+
+def report(checks: list[dict[str, Any]]) -> str:
+    """The table that an operator reads."""
+    rows = [
+        [
+            item["name"],
+            item["model"],
+            "right" if item["ok"] else "WRONG",
+            f"{item['first_token_s'] * 1000:.0f} ms" if item["ok"] else "-",
+            f"{item['tokens_per_s']:.0f}" if item["ok"] else "-",
+            item["answer"][:50] if item["ok"] else item["reason"][:90],
+        ]
+        for item in checks
+    ]
+    return table(["target", "model", "answer", "first token", "tokens/s", "it said"], rows)
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "plan": {"type": "dict", "required": True},
+            "addresses": {"type": "dict", "required": True},
+            "endpoint": {"type": "str", "required": True},
+            "question": {"type": "str", "required": True},
+            "answer": {"type": "str", "required": True},
+            "checks": {"type": "dict", "default": {}},
+            "key_file": {"type": "path", "no_log": False},
+            "timeout": {"type": "int", "default": 120},
+            "attempts": {"type": "int", "default": 5},
+        },
+        supports_check_mode=True,
+    )
+    if module.check_mode:
+        module.exit_json(changed=False, healthy=True, checks=[], report="not asked in check mode")
+    asked = module.params
+    key = Path(asked["key_file"]).read_text().strip() if asked["key_file"] else ""
+    usual = {"question": asked["question"], "answer": asked["answer"]}
+    chosen = targets(asked["plan"], asked["addresses"], asked["endpoint"], usual, asked["checks"], bool(key))
+    checks = [check(target, key, asked["timeout"], asked["attempts"]) for target in chosen]
+    bad = [f"{item['name']}: {item['reason']}" for item in checks if not item["ok"]]
+    module.exit_json(changed=False, healthy=not bad, checks=checks, report=report(checks), faults=bad)
+
+
+if __name__ == "__main__":
+    main()
