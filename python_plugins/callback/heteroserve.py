@@ -124,8 +124,8 @@ class CallbackModule(Default):
         self._line(result, word, C.COLOR_ERROR)
         words = str(data.get("msg") or "no message").strip()
         detail = str(data.get("stderr") or data.get("module_stderr") or "").strip()
-        if detail and detail.splitlines()[-1] not in words:
-            words = f"{words}\n{detail.splitlines()[-1]}"
+        if detail and detail not in words:
+            words = "\n".join([words, *detail.splitlines()[-6:]])
         self._display.display("\n" + "\n".join(f"  {line}" for line in words.splitlines()) + "\n", color=C.COLOR_ERROR)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:

@@ -19,6 +19,8 @@ description:
     service tag and the BMC's address are left out.
 version_added: "1.0.0"
 author: HeteroServe
+requirements:
+  - Python 3.9 or newer on the host, as RHEL 9 and Ubuntu 22.04 bring it
 options:
   model_path:
     description: Path that will hold the models. If it does not exist yet, the nearest folder above it is measured.
@@ -32,9 +34,11 @@ options:
     elements: str
     default: []
   timeout:
-    description: Seconds that each command may take.
+    description:
+      - Seconds that each command may take. Eight GPUs whose driver starts anew for each nvidia-smi (no persistence
+        mode) need some twenty; a driver that hangs costs this much once.
     type: float
-    default: 10
+    default: 30
   root:
     description: Folder with the capture of a host to read instead of the running one.
     type: str
@@ -102,7 +106,7 @@ ansible_facts:
           description: >-
             What an operator should know, with C(code), C(text) and C(fix). Codes are no-driver, driver-not-loaded,
             driver-mismatch, gpu-lost, gpu-passed-through, nvidia-smi-missing, nvidia-smi-failed, nvidia-smi-timeout,
-            amd-smi-failed, xpu-smi-failed, hl-smi-failed, secure-boot, no-route, no-cluster-interface,
+            amd-smi-failed, xpu-smi-failed, hl-smi-failed, small-bar, secure-boot, no-route, no-cluster-interface,
             several-cluster-interfaces, disk-timeout, disk-unknown, probe-failed and probe-timeout.
           type: list
           elements: dict
@@ -126,7 +130,7 @@ def main() -> None:
         argument_spec={
             "model_path": {"type": "str", "default": "/"},
             "cluster_addresses": {"type": "list", "elements": "str", "default": []},
-            "timeout": {"type": "float", "default": 10.0},
+            "timeout": {"type": "float", "default": 30.0},
             "root": {"type": "str", "default": "/"},
         },
         supports_check_mode=True,

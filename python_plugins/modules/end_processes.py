@@ -27,7 +27,7 @@ ended: {description: How many processes there were., returned: always, type: int
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.heteroserve.processes import STATE, end, members
+from ansible.module_utils.heteroserve.processes import INSTALLATION, end, members
 
 
 def main() -> None:
@@ -37,7 +37,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     state_dir = module.params["state_dir"]
-    count = len(members(STATE, state_dir)) if module.check_mode else end(STATE, state_dir, module.params["grace"])
+    count = (
+        len(members(INSTALLATION, state_dir))
+        if module.check_mode
+        else end(INSTALLATION, state_dir, module.params["grace"])
+    )
     module.exit_json(changed=count > 0, ended=count)
 
 

@@ -103,7 +103,8 @@ def report(checks: list[dict[str, Any]]) -> str:
         ]
         for item in checks
     ]
-    return table(["target", "model", "answer", "first token", "tokens/s", "it said"], rows)
+    text: str = table(["target", "model", "answer", "first token", "tokens/s", "it said"], rows)
+    return text
 
 
 def main() -> None:

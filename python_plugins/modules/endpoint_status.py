@@ -43,7 +43,7 @@ from ansible.module_utils.heteroserve.endpoint import cell_url, server_rows, sta
 
 
 def state_of(url: str) -> str:
-    """"up", or why not."""
+    """ "up", or why not."""
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=10):
             return "up"

@@ -40,6 +40,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.files import existing_parent, missing_space
 from ansible.module_utils.heteroserve.processes import UNIT, members, taken_ports
+from ansible.module_utils.heteroserve.weights import fault_of_folder
 
 # Measured, each with some room: what an installed environment takes on disk (bytes).
 ENVIRONMENT_BYTES = {"vllm-cpu": 3_500_000_000, "vllm-cuda": 12_000_000_000, "vllm-rocm": 20_000_000_000}
@@ -86,7 +87,9 @@ def disk_fault(state_dir: Path, cells: list[dict[str, Any]], models: dict[str, d
         if not models[name]["source"].get("path") and not (state_dir / "models" / name.replace("/", "--")).exists()
     ]
     # Weights are there twice while they are made: as fetched and as converted or moved.
-    needed = sum(ENVIRONMENT_BYTES.get(build, 0) for build in builds) + sum(2 * model["weight_bytes"] for model in fetched)
+    needed = sum(ENVIRONMENT_BYTES.get(build, 0) for build in builds) + sum(
+        2 * model["weight_bytes"] for model in fetched
+    )
     return missing_space(state_dir, needed, "what is still to be installed") if needed else None
 
 
@@ -127,6 +130,11 @@ def main() -> None:
         python_fault(module.params["python"]),
         disk_fault(state_dir, cells, models),
         memory_fault(cells),
+        *(
+            fault_of_folder(name, Path(models[name]["source"]["path"]))
+            for name in sorted({cell["model"] for cell in cells})
+            if models[name]["source"].get("path")
+        ),
         *(f"port {port} is used by {owner}: set cell_port_base to a free range" for port, owner in taken.items()),
     ]
     excess = len(run_dir) + SOCKET_TAIL - SOCKET_BYTES

@@ -50,6 +50,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.files import locked, missing_space, sha256_of, write_whole
 from ansible.module_utils.heteroserve.progress import Progress
+from ansible.module_utils.heteroserve.weights import fault_of_folder
 
 MANIFEST = "heteroserve-weights.json"
 
@@ -77,17 +78,6 @@ def whole(folder: Path, source: dict[str, Any]) -> bool:
         if found.st_mtime_ns != known["mtime_ns"] and sha256_of(folder / name) != known["sha256"]:
             return False
     return bool(manifest["files"])
-
-
-def fault_of_folder(name: str, folder: Path) -> str | None:
-    """What is wrong with a folder that the operator named, as one sentence."""
-    if not folder.is_dir():
-        return f"models: {name}: source.path {folder} is not a folder on this host"
-    if not (folder / "config.json").is_file():
-        return f"models: {name}: source.path {folder} has no config.json: name the folder of a safetensors checkpoint"
-    if not any(folder.glob("*.safetensors")):
-        return f"models: {name}: source.path {folder} has no *.safetensors file, which the engines load"
-    return None
 
 
 def size_of(folder: Path) -> int:

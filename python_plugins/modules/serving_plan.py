@@ -213,7 +213,10 @@ def main() -> None:
         replan=given["replan"],
         options=options,
     )
-    plan = make_plan(request)
+    try:
+        plan = make_plan(request)
+    except ValueError as fault:
+        module.fail_json(msg=str(fault))
     new_text, report = plan_to_json(plan), plan_report(plan)
     difference = diff_in_words(previous, plan)
     if plan.unplaced and not given["allow_unplaced"]:

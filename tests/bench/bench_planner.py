@@ -56,7 +56,7 @@ def request_of(size: int) -> Any:
             declared["accelerators"] = {"kind": kind, "count": count}
         hosts[f"host{number}"] = HostEntry(hardware_of(declared), rack=f"R{number // 10}")
     models = tuple(ModelRequest(name, card=name, context=context, share=share) for name, context, share in MODELS)
-    return PlanRequest("k3s", hosts, models, ("host0",))
+    return PlanRequest("ray", hosts, models, ("host0",))
 
 
 def one(size: int) -> dict[str, float]:
@@ -112,10 +112,12 @@ def plot(results: list[dict[str, float]]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'role="img" aria-label="CPU time of planning against the number of hosts">'
-        "<style>text{font:12px system-ui,sans-serif;fill:#444}.g{stroke:#8884;fill:none}polyline{fill:none;stroke:#0072b2;"
-        "stroke-width:2}circle{fill:#0072b2}.h{font-weight:600}@media(prefers-color-scheme:dark){text{fill:#ccc}}</style>"
+        "<style>text{font:12px system-ui,sans-serif;fill:#444}.g{stroke:#8884;fill:none}"
+        "polyline{fill:none;stroke:#0072b2;stroke-width:2}circle{fill:#0072b2}.h{font-weight:600}"
+        "@media(prefers-color-scheme:dark){text{fill:#ccc}}</style>"
         f'<text class="h" x="{left}" y="18">CPU time of make_plan, 10 models: {label}</text>{grid}'
-        f'<polyline points="{line}"/>{dots}<text x="{width - 24}" y="{height - 8}" text-anchor="end">hosts</text></svg>\n'
+        f'<polyline points="{line}"/>{dots}'
+        f'<text x="{width - 24}" y="{height - 8}" text-anchor="end">hosts</text></svg>\n'
     )
 
 

@@ -88,7 +88,7 @@ def curl_line(endpoint: str, model: dict[str, Any], question: str, needs_key: bo
     """A command that an operator can paste."""
     asked = {"messages": [{"role": "user", "content": question}]} if model["chat"] else {"prompt": question}
     body = json.dumps({"model": model["name"], **asked, "temperature": 0, "max_tokens": 64})
-    key = " -H \"Authorization: Bearer $API_KEY\"" if needs_key else ""
+    key = ' -H "Authorization: Bearer $API_KEY"' if needs_key else ""
     path = "chat/completions" if model["chat"] else "completions"
     return f"curl -s {endpoint}/v1/{path}{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 

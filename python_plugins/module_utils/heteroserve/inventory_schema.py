@@ -22,6 +22,8 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 # Ansible's own variables, and values that this project's playbooks take on the command line.
 FOREIGN = re.compile(r"ansible_\w+")
 PLAYBOOK_VARIABLES = ("reset_purge",)
+# Runtimes that the stages after the plan know.
+CARRIED_OUT = ("ray",)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class HealthCheck:
 class Settings:
     """Variables of ``group_vars/all``. Those without a default must be set."""
 
-    runtime: Literal["ray"]
+    runtime: Literal["ray", "k3s"]
     state_dir: str
     models: list[ModelRequest]
     cell_address: str
@@ -116,7 +118,7 @@ def check(inventory: Inventory) -> list[Fault]:
             ]
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             faults.append(Fault(place, item.name, "missing", f"set it as inventory/local/{place} does"))
-    return faults + _models(inventory) + _ports(inventory) + _keys(inventory)
+    return faults + _runtime(inventory) + _models(inventory) + _ports(inventory) + _keys(inventory)
 
 
 def _unknown_keys(inventory: Inventory) -> list[Fault]:
@@ -129,6 +131,15 @@ def _unknown_keys(inventory: Inventory) -> list[Fault]:
         fix = f"did you mean {near[0]}?" if near else "remove it; docs/inventory.md lists what there is"
         faults.append(Fault(place, key, "unknown key", fix))
     return faults
+
+
+def _runtime(inventory: Inventory) -> list[Fault]:
+    found = inventory.values.get("runtime")
+    if found in CARRIED_OUT or found not in typing.get_args(typing.get_type_hints(Settings)["runtime"]):
+        return []  # the second case is a fault of its type
+    place = inventory.places.get("runtime", "group_vars/all")
+    fix = f"set runtime: {CARRIED_OUT[0]}, or run playbooks/plan.yml alone"
+    return [Fault(place, "runtime", f"{found!r} can be planned but not installed yet", fix)]
 
 
 def _groups(inventory: Inventory) -> list[Fault]:
@@ -163,16 +174,15 @@ def _models(inventory: Inventory) -> list[Fault]:
         return []
     if not models:
         return [Fault(place, "models", "an empty list", "name at least one model")]
-    faults, seen = [], {}
+    faults: list[Fault] = []
+    seen: dict[str, int] = {}
     for index, model in enumerate(models):
         if not isinstance(model, dict):
             continue
         name = str(model.get("name", ""))
         key = f"models[{index}]"
         if name and not MODEL_NAME.fullmatch(name):
-            faults.append(
-                Fault(place, f"{key}.name", f"{name!r}", "use letters, digits and . _ - / only, 96 at most")
-            )
+            faults.append(Fault(place, f"{key}.name", f"{name!r}", "use letters, digits and . _ - / only, 96 at most"))
         if name in seen:
             faults.append(
                 Fault(place, f"{key}.name", f"{name!r} is also models[{seen[name]}]", "give each model its own name")
@@ -237,7 +247,9 @@ def _keys(inventory: Inventory) -> list[Fault]:
         if bool(key.get("sha256")) == bool(key.get("key")):
             faults.append(Fault(place, where, "needs either sha256 or key", "set sha256 to what sha256sum prints"))
         elif key.get("sha256") and not SHA256.fullmatch(str(key["sha256"])):
-            faults.append(Fault(place, f"{where}.sha256", "not a SHA-256", "set the 64 digits of: printf %s KEY | sha256sum"))
+            faults.append(
+                Fault(place, f"{where}.sha256", "not a SHA-256", "set the 64 digits of: printf %s KEY | sha256sum")
+            )
     return faults
 
 
@@ -315,5 +327,6 @@ def _scalar_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]]
 def _shown(data: Any) -> str:
     if data == "":
         return "found nothing"
-    kind = {dict: "a mapping", list: "a list"}.get(type(data))
-    return f"found {kind or repr(data)}"
+    if isinstance(data, dict):
+        return "found a mapping"
+    return "found a list" if isinstance(data, list) else f"found {data!r}"

@@ -115,7 +115,7 @@ def _streamed(response: http.client.HTTPResponse, started: float) -> Answer:
 
 
 def fault_of(answer: Answer, expected: str, question: str) -> str:
-    """"" if the answer is right; else one sentence. ``expected`` is a regular expression, case does not count."""
+    """ "" if the answer is right; else one sentence. ``expected`` is a regular expression, case does not count."""
     if answer.error:
         return answer.error
     if re.search(expected, answer.text, re.IGNORECASE):

@@ -41,7 +41,7 @@ p.lead{color:var(--soft);margin:.3rem 0 1.2rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.35rem .8rem .35rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 th{color:var(--soft);font-weight:600;white-space:nowrap}.n{text-align:right;white-space:nowrap}
-td.w{min-width:16rem}small{color:var(--soft)}
+td.w{min-width:16rem}td:first-child,td:nth-child(2):not(.w){white-space:nowrap}small{color:var(--soft)}
 svg text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--ink)}
 svg .soft{fill:var(--soft)}svg .head{font-weight:600;font-size:12px}svg .on{fill:#fff;font-weight:600}
 svg .box{fill:var(--paper);stroke:var(--line)}svg .frame{fill:var(--panel);stroke:var(--line)}
@@ -78,7 +78,7 @@ def _tiles(plan: Plan) -> str:
         (f"{sum(cell.expected[-1].tokens_per_s for cell in plan.cells):,.0f}", "tokens/s at full load"),
         (str(len(plan.models)), "models" if len(plan.models) != 1 else "model"),
         (str(sum(len(cell.replicas) for cell in plan.cells)), "replicas"),
-        (str(len(plan.cells)), "cells that update one by one"),
+        (str(len(plan.cells)), "cells"),
         (str(len(used)), "hosts in use"),
     )
     return (
@@ -157,10 +157,16 @@ def _host(name: str, entry: HostEntry, cells: list[Cell], colours: dict[str, str
         where = line + 15 * number
         parts.append(
             f'<circle cx="24" cy="{where - 4}" r="4" fill="{colours[cell.model]}"/>'
-            f'<text x="34" y="{where}">{escape(_cut(cell.name, 40))}</text>'
+            f'<text x="34" y="{where}">{escape(_cut(cell.model, 30))} <tspan class="soft">#{_number(cell)}</tspan>'
+            f"<title>{escape(cell.name)}</title></text>"
             f'<text class="soft" x="{RACK_WIDTH - 20}" y="{where}" text-anchor="end">{speed}</text>'
         )
     return "".join(parts), height
+
+
+def _number(cell: Cell) -> str:
+    """The number at the end of a cell's name."""
+    return cell.name.rsplit("-", 1)[-1]
 
 
 def _owners(host: str, cells: list[Cell]) -> dict[int, tuple[Cell, int]]:
@@ -181,12 +187,14 @@ def _tile(item: Accelerator, owner: tuple[Cell, int] | None, colours: dict[str, 
         kind = "idle" if item.usable else "off"
         return (
             f'<rect class="{kind}" x="{x}" y="{y}" width="{side}" height="{side}" rx="4"><title>{escape(item.model)} '
-            f'{label}: not used</title></rect><text class="soft" x="{x + side / 2}" y="{y + 19}" text-anchor="middle">{label}</text>'
+            f'{label}: not used</title></rect><text class="soft" x="{x + side / 2}" y="{y + 19}" '
+            f'text-anchor="middle">{label}</text>'
         )
     cell, replica = owner
     faint = 1 - 0.22 * (replica % 2)
     return (
-        f'<rect x="{x}" y="{y}" width="{side}" height="{side}" rx="4" fill="{colours[cell.model]}" fill-opacity="{faint:g}">'
+        f'<rect x="{x}" y="{y}" width="{side}" height="{side}" rx="4" fill="{colours[cell.model]}" '
+        f'fill-opacity="{faint:g}">'
         f"<title>{escape(item.model)} {label}: {escape(cell.name)}, replica {replica}</title></rect>"
         f'<text class="on" x="{x + side / 2}" y="{y + 19}" text-anchor="middle">{label}</text>'
     )
@@ -243,7 +251,8 @@ def _expectations(plan: Plan, colours: dict[str, str]) -> str:
         rows.append(
             (
                 _swatch(pool.model, colours),
-                f"{escape(pool.accelerator)}<br><small>{escape(pool.engine)}, tensor parallel {pool.tensor_parallel_size}</small>",
+                f"{escape(pool.accelerator)}<br><small>{escape(pool.engine)}, tensor parallel "
+                f"{pool.tensor_parallel_size}</small>",
                 str(pool.replicas),
                 f"{pool.tokens_per_s:,.0f}",
                 f"{first.time_per_output_token_s * 1e3:.1f} to {last.time_per_output_token_s * 1e3:.1f}",

@@ -62,7 +62,7 @@ class Machine:
     """A host to look at: the running one, or a capture of one under ``root``. ``timeout`` is seconds a command."""
 
     root: str = "/"
-    timeout: float = 10.0
+    timeout: float = 30.0
     capture: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -170,7 +170,7 @@ class Machine:
         return CommandResult(command, int(found.get("code", 0)), found.get("stdout", ""), found.get("stderr", ""))
 
 
-def open_machine(root: str = "/", timeout: float = 10.0) -> Machine:
+def open_machine(root: str = "/", timeout: float = 30.0) -> Machine:
     """The running host, or the capture under ``root``. Raises ``ValueError`` for a root that holds no capture."""
     if root == "/":
         return Machine(timeout=timeout)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 UNIT = "HETEROSERVE_UNIT"  # one cell
-STATE = "HETEROSERVE_STATE"  # all that was started for one state directory
+INSTALLATION = "HETEROSERVE_INSTALLATION"  # all that was started for one state directory, set for supervisord alone
 LISTEN = "0A"  # state of a listening socket in /proc/net/tcp
 
 
@@ -122,7 +122,7 @@ def taken_ports(ports: list[int], state_dir: str) -> dict[int, str]:
     if not busy:
         return {}
     processes = running()
-    ours = members(STATE, state_dir, processes)
+    ours = members(INSTALLATION, state_dir, processes)
     names = {process.pid: process.name for process in processes}
     taken = {}
     for port, inode in busy.items():

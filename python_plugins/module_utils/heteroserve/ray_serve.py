@@ -93,7 +93,10 @@ def up_to_date(details: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 # What engines and Ray print when they give up, and what an operator should do. First match wins.
 CAUSES: tuple[tuple[str, str], ...] = (
-    (r"Address already in use|address already in use", "a port of the cell is taken: set cell_port_base to a free range"),
+    (
+        r"Address already in use|address already in use",
+        "a port of the cell is taken: set cell_port_base to a free range",
+    ),
     (
         r"OutOfMemory|out of memory|Cannot allocate memory|oom-?kill|SIGKILL|exit code -9",
         "the host ran out of memory: lower the model's kv_cache_gib or context, or end other programs",

@@ -10,7 +10,7 @@ import dataclasses
 import types
 import typing
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def from_dict(kind: type[T], data: Any, where: str = "") -> T:
     return typing.cast(T, _build(kind, data, where))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 

@@ -6,7 +6,6 @@ import re
 from collections import defaultdict
 from dataclasses import replace
 
-from estate import DECLARED, host, model, plan_of, replicas_of, total
 from heteroserve.accelerators import CARDS
 from heteroserve.model_cards import MODEL_CARDS
 from heteroserve.plan import Plan, plan_from_json, plan_to_json
@@ -15,6 +14,8 @@ from heteroserve.planning.bays import shape_of_host, usable_ram
 from heteroserve.planning.fit import fits, want
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.unit.plan.estate import DECLARED, host, model, plan_of, replicas_of, total
 
 settings.register_profile("plan", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("plan")
@@ -198,9 +199,9 @@ def test_names_ports_and_reasons(estate: dict[str, HostEntry], wanted: tuple[Mod
         for cell in plan.cells:
             assert 1 <= cell.weight <= 256
             for name in cell.hosts:
-                own = [value for key, value in cell.ports.items() if key != "worker_max"]
-                if runtime == "ray":
-                    own += range(cell.ports["worker_min"] + 1, cell.ports["worker_max"] + 1)
+                own = [value for key, value in cell.ports.items() if not key.startswith(("replica_", "worker_"))]
+                for kind in ("replica", "worker") if runtime == "ray" else ():
+                    own += range(cell.ports[f"{kind}_min"], cell.ports[f"{kind}_max"] + 1)
                 ports[name] += own
         assert all(len(set(own)) == len(own) for own in ports.values())
         busy = {name for cell in plan.cells for name in cell.hosts}

@@ -44,6 +44,6 @@ CPUS: dict[tuple[str, int, int], tuple[CpuCard, ...]] = {
 
 def cpu_card(vendor: str, family: int | None, model: int | None, name: str) -> CpuCard | None:
     """The generation's memory, or None for a processor outside the table (desktops, laptops, older servers)."""
-    if family is None or model is None or not any(word in name for word in ("Xeon", "EPYC")):
+    if family is None or model is None or not any(word in name.upper() for word in ("XEON", "EPYC")):
         return None
     return next((card for card in CPUS.get((vendor, family, model), ()) if card.names in name), None)

@@ -149,6 +149,7 @@ def _partitions(item: Accelerator, compute: str, memory: str) -> tuple[Accelerat
         model=f"{item.model} {compute}",
         memory=item.memory // count if item.memory else None,
         partition=f"{compute.lower()}-{memory.lower()}",
+        link="pcie",  # partitions have no link of their own
         peers=(),
         uuid=None,
     )

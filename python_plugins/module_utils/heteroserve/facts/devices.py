@@ -75,14 +75,18 @@ def missing_driver(devices: Numbered, wanted: Sequence[str], package: str, insta
     waiting = [device for _, device in devices if device.driver in NO_COMPUTE_DRIVERS and device.driver not in wanted]
     if not waiting:
         return ()
-    many = f"{len(waiting)} accelerator{'s' if len(waiting) > 1 else ''} ({waiting[0].pci_id})"
-    held = next((device.driver for device in waiting if device.driver), None)
-    by = f"; {held} holds them" if held else ""
+    ids = ", ".join(dict.fromkeys(device.pci_id for device in waiting))
+    held = [device.driver for device in waiting if device.driver]
+    by = f" ({held[0]} is bound to {len(held)})" if held else ""
+    what = f"no driver that can compute is bound to {_many(len(waiting), 'accelerator')} ({ids}){by}"
     if installed:
-        text = f"{many} without a driver although {package} is installed: its kernel module is not loaded{by}"
         fix = f"load it (modprobe {wanted[0]}) and look at `dmesg` and `dkms status`, or restart the host"
-        return (Problem("driver-not-loaded", text, fix),)
-    return (Problem("no-driver", f"{many} without a driver{by}", f"install {package}; the stage hosts does it"),)
+        return (Problem("driver-not-loaded", f"{what} although {package} is installed", fix),)
+    return (Problem("no-driver", what, f"install {package}; the stage hosts does it"),)
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def passed_through(devices: Numbered) -> tuple[Problem, ...]:

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..hardware import Accelerator, Problem
 from ..probes import CommandResult, Machine
@@ -39,11 +40,7 @@ def parse_discovery(text: str) -> tuple[DeviceRow, ...]:
         listed = [item for item in data["device_list"] if "pci_bdf_address" in item]
     except (ValueError, KeyError, TypeError):
         return ()
-    names = [_product(item.get("device_name", "")) for item in listed]
-    return tuple(
-        DeviceRow(str(item.get("device_id", "")), item["pci_bdf_address"].lower(), name)
-        for item, name in zip(listed, names, strict=True)
-    )
+    return tuple(_discovered(item) for item in listed)
 
 
 def parse_memory(text: str) -> int | None:
@@ -137,6 +134,11 @@ def _facts(
     if len(found) == 1:
         found = [replace(found[0], link="pcie")]
     return VendorFacts(tuple(found), (), drivers, problems, f"PCI sysfs, {tool}" if rows else "PCI sysfs and cards")
+
+
+def _discovered(item: dict[str, Any]) -> DeviceRow:
+    name = _product(str(item.get("device_name", "")))
+    return DeviceRow(str(item.get("device_id", "")), str(item["pci_bdf_address"]).lower(), name)
 
 
 def _product(name: str) -> str | None:

@@ -68,7 +68,7 @@ def parse_proc_route(text: str, target: str) -> str | None:
             continue
         prefix, mask = (int.from_bytes(bytes.fromhex(cells[column]), "little") for column in (1, 7))
         if wanted & mask == prefix:
-            fits.append((-mask.bit_count(), int(cells[6]), cells[0]))
+            fits.append((-bin(mask).count("1"), int(cells[6]), cells[0]))
     return min(fits)[2] if fits else None
 
 

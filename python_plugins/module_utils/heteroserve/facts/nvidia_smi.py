@@ -121,13 +121,14 @@ def parse_topology(text: str) -> dict[int, dict[int, str]]:
         if not columns and "GPU0" in cells[1:]:
             columns = cells[1:]
         elif columns and re.fullmatch(r"GPU\d+", cells[0]):
-            row = {
-                int(name[3:]): cell
-                for name, cell in zip(columns, cells[1:], strict=False)
-                if re.fullmatch(r"GPU\d+", name) and cell != "X"
-            }
-            links[int(cells[0][3:])] = row
+            others = ((name, cell) for name, cell in _pairs(columns, cells[1:]) if cell != "X")
+            links[int(cells[0][3:])] = {int(name[3:]): cell for name, cell in others if re.fullmatch(r"GPU\d+", name)}
     return links
+
+
+def _pairs(columns: list[str], cells: list[str]) -> list[tuple[str, str]]:
+    """Columns with their cells; a row may have more of either (`zip` knows `strict` from Python 3.10 on only)."""
+    return [(columns[place], cells[place]) for place in range(min(len(columns), len(cells)))]
 
 
 def vgpu_partition(name: str) -> str | None:

@@ -68,21 +68,23 @@ def shape_of_host(
     hardware = entry.hardware
     usable: list[Accelerator] = []
     idle: dict[str, str] = {}
-    known = 0
+    known = waiting = 0
     for item in hardware.accelerators:
         if entry.accelerators is not None and item.index not in entry.accelerators:
             idle.setdefault(f"accelerator {item.index} is kept from the planner by the host's `accelerators`", "")
             continue
         fault = _fault(item, hardware, options)
         known += item.kind in CARDS
+        waiting += available("vllm", item.vendor, options) and not item.usable
         if fault is None:
             usable.append(item)
         else:
             idle.setdefault(*fault)
     bays = list(_bays(usable))
     if options.allow_cpu and hardware.cpu.cores > 0:
-        blocked = not options.drivers_managed and known and not usable
-        bays.append(_processors(entry, options, split, asked_only=bool(known) and not blocked))
+        # Processors beside GPUs feed them; where no GPU's driver works, they are all that the host has.
+        feeding = known > 0 and (len(usable) > 0 or waiting < known)
+        bays.append(_processors(entry, options, split, asked_only=feeding))
     ram = usable_ram(entry, options, ours)
     change = next((text for text in idle.values() if text), "")
     return HostShape(tuple(bays), ram, tuple(idle), change, pinned)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ..plan import Cell, Placement, Plan, PlannedModel, cell_digest
@@ -15,9 +16,11 @@ from .request import HostEntry, PlanOptions
 BLOCK = 20  # ports a cell has; replicas with many Ray workers take several blocks
 RAY_PORTS = (
     "serve", "dashboard", "gcs", "dashboard_agent", "metrics", "haproxy_metrics", "haproxy_stats",
-    "client", "node_manager", "object_manager", "runtime_env_agent", "dashboard_agent_grpc", "fallback", "fallback_grpc",
+    "client", "node_manager", "object_manager", "runtime_env_agent", "dashboard_agent_grpc",
+    "fallback", "fallback_grpc",
 )  # fmt: skip
 RAY_OWN_WORKERS = 24  # Serve's controller, proxies and routers, and the idle workers that Ray keeps ready
+LAST_PORT = 65535
 LONGEST_NAME = 47  # KubeRay's limit for a RayService, to whose name it appends
 
 
@@ -81,7 +84,7 @@ def make_cells(
     before = {cell.name: cell for cell in previous.cells} if previous else {}
     groups = group(board)
     taken = {name for name, _ in groups if name}
-    ports = _Ports({name: set(entry.reserved_ports) for name, entry in hosts.items()}, options.port_base)
+    ports = _Ports(hosts, options, runtime)
     for name, members in groups:
         if name in before and set(before[name].ports) == set(_port_names(runtime)):
             ports.hold(members[0].hosts, before[name].ports)
@@ -89,11 +92,11 @@ def make_cells(
     cells: list[Cell] = []
     for name, members in groups:
         fit = members[0].fit
+        own = before[name].ports if name in before else {}
         if name is None:
             name = _next_name(cell_prefix(fit.model, fit.kind), numbers, taken)
-        own = before[name].ports if name in before else {}
         if set(own) != set(_port_names(runtime)):
-            own = ports.give(members, runtime)
+            own = ports.give(members)
         cells.append(_cell(name, members, own, hosts, options))
     weighed = _weigh(cells)
     done = [replace(cell, digest=cell_digest(cell, models[cell.model])) for cell in weighed]
@@ -172,34 +175,55 @@ def _port_names(runtime: str) -> tuple[str, ...]:
 
 
 class _Ports:
-    """Blocks of ports of each host, handed out in order, around those in use."""
+    """Blocks of ports, handed out in order around those in use.
 
-    def __init__(self, reserved: dict[str, set[int]], base: int) -> None:
-        self.reserved = reserved
-        self.base = base
+    Under ``ray`` a cell listens on its host, so hosts repeat the same blocks. Under ``k3s`` it listens on a NodePort,
+    which is one for the whole cluster.
+    """
+
+    def __init__(self, hosts: dict[str, HostEntry], options: PlanOptions, runtime: str) -> None:
+        self.runtime = runtime
+        self.base = options.port_base
+        self.used: dict[str, set[int]] = defaultdict(set)
+        self.next: dict[str, int] = defaultdict(lambda: self.base)
+        for name, entry in hosts.items():
+            for place in self._places([name]):
+                self.used[place] |= set(entry.reserved_ports)
+
+    def _places(self, hosts: Iterable[str]) -> list[str]:
+        return sorted(hosts) if self.runtime == "ray" else ["cluster"]
 
     def hold(self, hosts: tuple[str, ...], ports: dict[str, int]) -> None:
         """Mark the ports of a kept cell as in use."""
-        last = ports.get("worker_max", max(ports.values()))
-        for host in hosts:
-            self.reserved[host] |= set(ports.values()) | set(range(ports.get("worker_min", last), last + 1))
+        for place in self._places(hosts):
+            self.used[place] |= set(range(min(ports.values()), max(ports.values()) + 1))
 
-    def give(self, members: list[Replica], runtime: str) -> dict[str, int]:
-        """The next free block, long enough for Ray's own workers, one for each device, and two ports a replica."""
-        hosts = sorted({host for one in members for host in one.hosts})
-        replicas = 2 + 2 * len(members)
-        workers = RAY_OWN_WORKERS + sum(1 + one.fit.tensor_parallel_size for one in members)
-        length = BLOCK if runtime != "ray" else -(-(len(RAY_PORTS) + replicas + workers) // BLOCK) * BLOCK
-        start = self.base
-        while any(port in self.reserved[host] for host in hosts for port in range(start, start + length)):
-            start += BLOCK
-        if runtime == "ray":
-            ports = {name: start + number for number, name in enumerate(RAY_PORTS)}
-            first = start + len(RAY_PORTS)
-            ports |= {"replica_min": first, "replica_max": first + replicas - 1}
-            ports |= {"worker_min": first + replicas, "worker_max": start + length - 1}
-        else:
-            ports = {"serve": start, "dashboard": start + 1}
-        for host in hosts:
-            self.reserved[host] |= set(range(start, start + length))
+    def give(self, members: list[Replica]) -> dict[str, int]:
+        """The next free block. Raises ``ValueError`` when there is none below 65536."""
+        places = self._places({host for one in members for host in one.hosts})
+        names = self._names(members)
+        length = sum(names.values())
+        if self.runtime == "ray":
+            length = -(-length // BLOCK) * BLOCK
+        start = max(self.next[place] for place in places)
+        while any(port in self.used[place] for place in places for port in range(start, start + length)):
+            start += BLOCK if self.runtime == "ray" else length
+        if start + length > LAST_PORT + 1:
+            raise ValueError(f"ports {self.base} to {LAST_PORT} are all taken: set a lower port_base")
+        ports, port = {}, start
+        for name, number in names.items():
+            ports[name] = port
+            port += number
+        if self.runtime == "ray":
+            ports["replica_max"] = ports["worker_min"] - 1
+            ports["worker_max"] = start + length - 1
+        for place in places:
+            self.next[place] = start + length
         return ports
+
+    def _names(self, members: list[Replica]) -> dict[str, int]:
+        """Ports by name and how many each stands for: two a replica, one for each Ray worker that there may be."""
+        if self.runtime != "ray":
+            return {"serve": 1, "dashboard": 1}
+        workers = RAY_OWN_WORKERS + sum(1 + one.fit.tensor_parallel_size for one in members)
+        return {**dict.fromkeys(RAY_PORTS, 1), "replica_min": 2 + 2 * len(members), "worker_min": workers}

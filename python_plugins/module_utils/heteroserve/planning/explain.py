@@ -125,7 +125,9 @@ def _model_reason(board: Board, survey: Survey, item: Wanted, models: list[Wante
             f"{item.name} has {have} of {item.request.min_replicas} replicas: one takes {what}, and "
             f"{' and '.join(holders) or 'its own replicas'} hold{'' if len(holders) > 1 else 's'} all that fit"
         )
-        return Reason(item.name, "model", text, "lower min_replicas or max_replicas, set replan: true, or add a host")
+        return Reason(
+            item.name, "model", text, "lower min_replicas or max_replicas, set serving_plan_replan: true, or add a host"
+        )
     misfits = [miss for shape in survey.shapes for miss in survey.misfits.get((id(shape), item.name), [])]
     best = nearest(misfits)
     if best is None:

@@ -147,7 +147,10 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
         what = "processors" if cpu else "a partition"
         return Misfit(f"{wanted.name} asks for tensor_parallel_size {size}, {what} run 1", "set it to 1", 2)
     if size > len(bay.indices):
-        text = f"{wanted.name} asks for tensor_parallel_size {size}, there are {bay.label}"
+        whole = _fit(wanted, bay, number, max(_divisors(wanted, bay)), stages, options)
+        if isinstance(whole, Misfit):
+            return whole  # all of them together hold too little: that is the better reason
+        text = f"{wanted.name} asks for tensor_parallel_size {size}, the host has {bay.label}"
         return Misfit(text, f"set `tensor_parallel_size` to {len(bay.indices)} or less", 2)
     engine = _engine(wanted, bay)
     quantization = CPU_QUANTIZATION.get(engine) if wanted.planned.quantization is None else wanted.planned.quantization

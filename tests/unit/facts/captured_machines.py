@@ -181,13 +181,13 @@ def _nic(root: Path, nic: dict[str, Any]) -> None:
 
 
 def _kfd(root: Path, gpus: list[str], processors: int, xgmi: bool, partitions: int = 1) -> None:
-    """AMD's topology: processors are nodes without SIMDs, then each GPU (or partition); xGMI joins all or none."""
+    """AMD's topology: nodes without SIMDs are processors, then each GPU (or partition), joined by xGMI or PCIe."""
     base = "/sys/class/kfd/kfd/topology/nodes"
-    places = []
+    places: list[tuple[int, int]] = []
     for address in gpus:
         domain, bus, rest = address.split(":")
-        for part in range(partitions):
-            places.append((int(domain, 16), int(bus, 16) << 8 | int(rest.split(".")[0], 16) << 3 | part))
+        location = int(bus, 16) << 8 | int(rest.split(".")[0], 16) << 3
+        places.extend((int(domain, 16), location | part) for part in range(partitions))
     for number in range(processors):
         _write(root, f"{base}/{number}/properties", b"cpu_cores_count 64\nsimd_count 0\nlocation_id 0\ndomain 0\n")
     for index, (domain, location) in enumerate(places):
@@ -195,9 +195,9 @@ def _kfd(root: Path, gpus: list[str], processors: int, xgmi: bool, partitions: i
         text = f"cpu_cores_count 0\nsimd_count 1216\nvendor_id 4098\nlocation_id {location}\ndomain {domain}\n"
         _write(root, f"{node}/properties", text.encode())
         _write(root, f"{node}/io_links/0/properties", f"type 2\nnode_from {processors + index}\nnode_to 0\n".encode())
-        for other in range(len(places) if xgmi else 0):
+        for other in range(len(places)):
             if other != index:
-                link = f"type 11\nnode_from {processors + index}\nnode_to {processors + other}\n"
+                link = f"type {11 if xgmi else 2}\nnode_from {processors + index}\nnode_to {processors + other}\n"
                 _write(root, f"{node}/io_links/{other + 1}/properties", link.encode())
 
 

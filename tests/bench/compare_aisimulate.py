@@ -1,0 +1,74 @@
+"""The five measured cases of docs/plan.md by NVIDIA's aisimulate (formerly aiconfigurator), which must be installed.
+
+    python tests/bench/compare_aisimulate.py
+
+It installs nothing: `pip install aisimulate` takes some 850 MB of measured kernels, so use an environment of its own.
+Prints its estimate, ours and what was measured for each case; without the command it says so and exits with 2.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "python_plugins" / "module_utils")]
+
+from heteroserve.model_cards import card_named  # noqa: E402
+
+from tests.bench import predictions  # noqa: E402
+
+
+def config_of(name: str) -> dict[str, object]:
+    """A config.json of a card."""
+    card = card_named(name)
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": card.hidden,
+        "intermediate_size": card.intermediate,
+        "num_attention_heads": card.heads,
+        "num_hidden_layers": card.layers,
+        "num_key_value_heads": card.kv_heads,
+        "head_dim": card.head_dim,
+        "max_position_embeddings": card.context,
+        "vocab_size": card.vocab,
+        "tie_word_embeddings": card.tied,
+        "torch_dtype": "bfloat16",
+    }
+
+
+def estimate(program: str, model: str, size: int, clients: int) -> float | None:
+    """tokens/s by the command's own words, None where it prints none."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(config_of(model)), encoding="utf-8")
+        command = [program, "cli", "estimate", "--model-path", folder, "--system", "h200_sxm", "--backend", "vllm"]
+        command += ["--isl", "32", "--osl", str(predictions.OUTPUT), "--batch-size", str(clients)]
+        command += ["--tp-size", str(size), "--estimate-mode", "agg"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    found = re.search(r"(?:tokens/s|throughput)\D{0,40}([\d,]+\.?\d*)", done.stdout, re.IGNORECASE)
+    return float(found[1].replace(",", "")) if found else None
+
+
+def main() -> int:
+    """Run the five cases."""
+    program = shutil.which("aisimulate") or shutil.which("aiconfigurator")
+    if program is None:
+        print("neither aisimulate nor aiconfigurator is on PATH", file=sys.stderr)
+        return 2
+    print("model        GPUs  clients  measured    ours  aisimulate  (figure in docs/plan.md)")
+    for model, size, clients, measured, stated in predictions.H200:
+        other = estimate(program, model, size, clients)
+        shown = f"{other:,.0f}" if other is not None else "no figure"
+        ours = predictions.h200(model, size, clients)
+        print(f"{model:12} {size:4} {clients:8} {measured:9,.0f} {ours:7,.0f} {shown:>11}  ({stated:,.0f})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

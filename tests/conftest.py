@@ -1,0 +1,26 @@
+"""What all tests share: where the project lies, and Ansible's name for the shared code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ansible.module_utils
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Ansible puts python_plugins/module_utils below ansible.module_utils when it ships a module; tests import modules
+# directly.
+ansible.module_utils.__path__.append(str(ROOT / "python_plugins" / "module_utils"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first: lint, then units, then the real stack."""
+    order = {"lint": 0, "unit": 1, "bench": 2, "integration": 3}
+    items.sort(key=lambda item: order.get(Path(item.path).relative_to(ROOT / "tests").parts[0], 1))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT

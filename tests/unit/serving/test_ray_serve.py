@@ -1,0 +1,107 @@
+"""What Ray Serve is asked for, and how its answers are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from heteroserve.plan import Cell, Expectation, Limits, ModelSource, Placement, PlannedModel
+from heteroserve.ray_serve import explain, last_error, serve_config, up_to_date, verdict
+
+MODEL = PlannedModel("llama", ModelSource(path="/m"), 4096, "float32", None, 1, 4, 1)
+LIMITS = Limits(4096, 16, 2**30, 1000, 2**31, 2**31)
+CELL = Cell(
+    name="llama-cpu-0",
+    pool="p",
+    model="llama",
+    engine="vllm",
+    build="vllm-cpu",
+    accelerator="cpu",
+    vendor="cpu",
+    tensor_parallel_size=1,
+    hosts=("a",),
+    replicas=(Placement(("a",), (), 2),),
+    limits=LIMITS,
+    engine_args={"enforce_eager": True},
+    ports={"serve": 18000},
+    weight=256,
+    expected=(Expectation(1, 1.0, 1.0, 1.0),),
+)
+
+
+def test_the_configuration_carries_the_plan() -> None:
+    config = serve_config(CELL, MODEL, "/weights", "127.0.0.1")
+    assert config["http_options"] == {"host": "127.0.0.1", "port": 18000}
+    (application,) = config["applications"]
+    (llm,) = application["args"]["llm_configs"]
+    assert llm["model_loading_config"] == {"model_id": "llama", "model_source": "/weights"}
+    assert llm["engine_kwargs"] == {
+        "tensor_parallel_size": 1,
+        "max_model_len": 4096,
+        "max_num_seqs": 16,
+        "dtype": "float32",
+        "enforce_eager": True,
+    }
+    assert llm["accelerator_config"] == {"kind": "cpu"}
+
+
+def details(status: str, message: str = "", deployments: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"applications": {"x": {"status": status, "message": message, "deployments": deployments or {}}}}
+
+
+@pytest.mark.parametrize(
+    ("given", "done", "ok", "text"),
+    [
+        (details("RUNNING"), True, True, "running"),
+        (details("DEPLOYING"), False, False, "deploying"),
+        ({}, False, False, "does not know"),
+        (details("DEPLOY_FAILED", "The deployment failed\nto start"), True, False, "failed to start"),
+        (details("UNHEALTHY", "", {"d": {"status": "UNHEALTHY", "message": "died"}}), False, False, "d: died"),
+    ],
+)
+def test_a_status_is_judged(given: dict[str, Any], done: bool, ok: bool, text: str) -> None:
+    found = verdict(given, "x")
+    assert (found.done, found.ok) == (done, ok)
+    assert text in found.text
+
+
+def test_only_the_very_same_application_is_up_to_date() -> None:
+    wanted = serve_config(CELL, MODEL, "/weights", "127.0.0.1")
+    (application,) = wanted["applications"]
+    running = {"applications": {CELL.name: {"deployed_app_config": dict(application, extra="default")}}}
+    assert up_to_date(running, wanted)
+    assert not up_to_date(running, serve_config(CELL, MODEL, "/other", "127.0.0.1"))
+    running["applications"]["left over"] = {}
+    assert not up_to_date(running, wanted)
+
+
+def test_the_last_error_is_the_cause_and_not_its_echo() -> None:
+    log = "\n".join(
+        [
+            "INFO starting",
+            "\x1b[31m(Worker pid=1) ERROR 11-23 [x.py:1] ValueError: No common block size for 16. \x1b[0m",
+            "RuntimeError: Engine core initialization failed. See root cause above.",
+        ]
+    )
+    assert last_error(log) == "ValueError: No common block size for 16. "
+
+
+@pytest.mark.parametrize(
+    ("log", "advice"),
+    [
+        ("OSError: [Errno 98] Address already in use", "set cell_port_base to a free range"),
+        ("torch.OutOfMemoryError: out of memory", "lower the model's kv_cache_gib or context"),
+        ("ValueError: 4.0 GiB KV cache is needed, larger than the available KV cache memory", "raise the model's kv_"),
+        ("TypeError: got an unexpected keyword argument 'max_num_sqs'", "see the model's engine_args"),
+        ("OSError: [Errno 28] No space left on device", "free space where state_dir lies"),
+    ],
+)
+def test_a_failure_says_what_to_do(log: str, advice: str) -> None:
+    words = explain("The deployment failed to start 3 times", log, 2**34, 2**31)
+    assert words.startswith("The deployment failed to start 3 times")
+    assert advice in words
+    assert log.split(": ", 1)[1] in words
+
+
+def test_low_memory_is_named_where_nothing_else_is_known() -> None:
+    assert "has 0.1 GB of memory free and the cell was planned with 2.1 GB" in explain("stuck", "", 10**8, 2**31)
