@@ -20,6 +20,7 @@ RAY_PORTS = (
     "fallback", "fallback_grpc",
 )  # fmt: skip
 RAY_OWN_WORKERS = 24  # Serve's controller, proxies and routers, and the idle workers that Ray keeps ready
+REPLICA_PORTS = 16  # ports a replica: Serve takes a new one for each restart, and gives back those of the dead late
 LAST_PORT = 65535
 LONGEST_NAME = 47  # KubeRay's limit for a RayService, to whose name it appends
 
@@ -226,4 +227,4 @@ class _Ports:
         if self.runtime != "ray":
             return {"serve": 1, "dashboard": 1}
         workers = RAY_OWN_WORKERS + sum(1 + one.fit.tensor_parallel_size for one in members)
-        return {**dict.fromkeys(RAY_PORTS, 1), "replica_min": 2 + 2 * len(members), "worker_min": workers}
+        return {**dict.fromkeys(RAY_PORTS, 1), "replica_min": REPLICA_PORTS * len(members), "worker_min": workers}
