@@ -45,9 +45,12 @@ GPU_LAYER = Efficiency(30e-6, "s a layer and step", "measured: starting and drai
 GPU_STEP = Efficiency(0.4e-3, "s a step", "measured: scheduling, input preparation, sampling")
 GPU_SEQUENCE = Efficiency(20e-6, "s a sequence and step", "measured: bookkeeping, detokenising, streaming a token")
 GPU_REQUEST = Efficiency(10e-3, "s a request", "assumed: HTTP, tokenising, queueing until the first step")
-CPU_LAYER = Efficiency(0.4e-3, "s a layer and step", "measured: with the next two, 239 tok/s at batch 16 (docs)")
-CPU_STEP = Efficiency(4e-3, "s a step", "scheduling and sampling in Python on the same cores")
-CPU_SEQUENCE = Efficiency(0.5e-3, "s a sequence and step", "sampling and streaming of one token on the same cores")
+# CPU_*: vLLM served through the whole stack, SmolLM2-135M in float32 and bfloat16 at 1, 4 and 16 clients which ran on
+# the same two cores. CPU_STEP and CPU_SEQUENCE were set by these six rows together (docs/plan.md), to round figures.
+CPU_LAYER = Efficiency(0.4e-3, "s a layer and step", "measured: with the next, 19 ms of a step of 30 layers")
+CPU_STEP = Efficiency(7e-3, "s a step", "measured with the former: scheduling and input preparation")
+CPU_SEQUENCE = Efficiency(1.0e-3, "s a sequence and step", "measured: attention, sampling, streaming one token")
+CPU_RESERVED = Efficiency(1, "cores of a replica", "vLLM 0.29, ompmultiprocessing.py: the scheduler's on x86")
 CPU_REQUEST = Efficiency(30e-3, "s a request", "assumed: HTTP, tokenising, queueing until the first step")
 
 # All-reduce between the accelerators of one replica, by link: time to start, and share of the link's bytes/s.
@@ -70,7 +73,7 @@ CPU_FLOPS: dict[str, Efficiency] = {
     "avx2": Efficiency(32 * 2.6e9, "FLOP/s a core", "two 256 bit units, 8 float32 multiply-adds each"),
     "none": Efficiency(8 * 2.6e9, "FLOP/s a core", "128 bit units"),
 }
-CORE_BANDWIDTH = Efficiency(12e9, "bytes/s a core", "assumed: one core of a current server draws 11 to 15 GB/s")
+CORE_BANDWIDTH = Efficiency(13e9, "bytes/s a core", "measured: reading 560 MB with one core of a Xeon with AMX")
 
 # How much of the hardware's speed an engine keeps.
 ENGINE_MEMORY: dict[str, Efficiency] = {

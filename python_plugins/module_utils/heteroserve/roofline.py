@@ -76,14 +76,22 @@ class Step:
 
 def memory_rate(device: Device, engine: str) -> float:
     """Bytes/s that an engine reads from the device's memory."""
-    return device.bandwidth * table.MEMORY[device.vendor].value * table.ENGINE_MEMORY[engine].value
+    share = table.MEMORY[device.vendor].value * table.ENGINE_MEMORY[engine].value
+    return device.bandwidth * share * working_cores(device, engine)
 
 
 def compute_rate(device: Device, deployment: Deployment) -> float:
     """FLOP/s of matrix multiplication in the format that the deployment multiplies in."""
     own = deployment.quantization or ""
     peak = device.flops.get(own) or device.flops.get(deployment.dtype) or device.flops.get("float32", 1e12)
-    return peak * table.MATMUL[device.vendor].value
+    return peak * table.MATMUL[device.vendor].value * working_cores(device, deployment.engine)
+
+
+def working_cores(device: Device, engine: str) -> float:
+    """The part of a CPU replica's cores that computes: vLLM keeps one for its scheduler."""
+    if device.vendor != "cpu" or engine != "vllm":
+        return 1.0
+    return max(1.0, device.cores - table.CPU_RESERVED.value) / device.cores
 
 
 def step_time(deployment: Deployment, device: Device, batch: float, context: float, prompt_tokens: float = 0.0) -> Step:
@@ -151,7 +159,9 @@ def expect(
 
 def cpu_device(cores: int, memory: int, bandwidth: float | None, isa: tuple[str, ...], name: str = "cpu") -> Device:
     """Processors as a device: the fastest instruction set they have, bandwidth that their cores can draw."""
-    drawn = cores * table.CORE_BANDWIDTH.value
+    drawn = (
+        cores * table.CORE_BANDWIDTH.value / table.MEMORY["cpu"].value
+    )  # a core's rate is measured, not a datasheet's
     unit = next((flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in isa), "none")
     plain = next((flag for flag in ("avx512f", "avx2") if flag in isa), "none")
     flops = {
