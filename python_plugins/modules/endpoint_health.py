@@ -103,7 +103,7 @@ def report(checks: list[dict[str, Any]]) -> str:
         ]
         for item in checks
     ]
-    text: str = table(["target", "model", "answer", "first token", "tokens/s", "it said"], rows)
+    text: str = table(["TARGET", "MODEL", "ANSWER", "FIRST TOKEN", "TOKENS/S", "IT SAID"], rows, right={3, 4})
     return text
 
 

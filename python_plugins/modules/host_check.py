@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.heteroserve.faults import listing
 from ansible.module_utils.heteroserve.files import existing_parent, missing_space
 from ansible.module_utils.heteroserve.processes import UNIT, members, taken_ports
 from ansible.module_utils.heteroserve.weights import fault_of_folder
@@ -142,9 +143,7 @@ def main() -> None:
         faults.append(f"ray_host_run_dir: {run_dir} is {excess} characters too long for sockets: set a shorter path")
     found = [fault for fault in faults if fault]
     if found:
-        what = "1 fault" if len(found) == 1 else f"{len(found)} faults"
-        listing = "\n".join(f"  {number}. {text}" for number, text in enumerate(found, 1))
-        module.fail_json(msg=f"This host has {what}; nothing was changed on it.\n{listing}", faults=found)
+        module.fail_json(msg=listing("This host", found, "nothing was changed on it"), faults=found)
     module.exit_json(changed=False, faults=[])
 
 

@@ -31,6 +31,7 @@ faults: {description: One sentence for each fault., returned: always, type: list
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.heteroserve.faults import listing
 from ansible.module_utils.heteroserve.inventory_schema import Fault, Inventory, check, number
 from ansible.module_utils.heteroserve.processes import taken_ports
 
@@ -74,9 +75,7 @@ def main() -> None:
     faults = [*check(inventory), *(ports_in_use(inventory) if local else [])]
     sentences = list(dict.fromkeys(map(str, faults)))
     if sentences:
-        what = "1 fault" if len(sentences) == 1 else f"{len(sentences)} faults"
-        listing = "\n".join(f"  {number_}. {text}" for number_, text in enumerate(sentences, 1))
-        module.fail_json(msg=f"The inventory has {what}; nothing was changed.\n{listing}", faults=sentences)
+        module.fail_json(msg=listing("The inventory", sentences, "nothing was changed"), faults=sentences)
     module.exit_json(changed=False, faults=[])
 
 

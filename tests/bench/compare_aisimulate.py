@@ -20,33 +20,15 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "python_plugins" / "module_utils")]
 
 from heteroserve.model_cards import card_named  # noqa: E402
+from heteroserve.model_shape import config_of  # noqa: E402
 
 from tests.bench import predictions  # noqa: E402
-
-
-def config_of(name: str) -> dict[str, object]:
-    """A config.json of a card."""
-    card = card_named(name)
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": card.hidden,
-        "intermediate_size": card.intermediate,
-        "num_attention_heads": card.heads,
-        "num_hidden_layers": card.layers,
-        "num_key_value_heads": card.kv_heads,
-        "head_dim": card.head_dim,
-        "max_position_embeddings": card.context,
-        "vocab_size": card.vocab,
-        "tie_word_embeddings": card.tied,
-        "torch_dtype": "bfloat16",
-    }
 
 
 def estimate(program: str, model: str, size: int, clients: int) -> float | None:
     """tokens/s by the command's own words, None where it prints none."""
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "config.json").write_text(json.dumps(config_of(model)), encoding="utf-8")
+        Path(folder, "config.json").write_text(json.dumps(config_of(card_named(model))), encoding="utf-8")
         command = [program, "cli", "estimate", "--model-path", folder, "--system", "h200_sxm", "--backend", "vllm"]
         command += ["--isl", "32", "--osl", str(predictions.OUTPUT), "--batch-size", str(clients)]
         command += ["--tp-size", str(size), "--estimate-mode", "agg"]

@@ -16,11 +16,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python_plugins" / "module_utils"))
 from heteroserve.facts.collect import collect
 from heteroserve.model_cards import card_named
+from heteroserve.model_shape import config_of
 from heteroserve.plan import Cell, ModelSource
 from heteroserve.planner import HostEntry, ModelRequest, PlanRequest, make_plan
 from heteroserve.probes import open_machine
@@ -31,26 +31,6 @@ from vllm import LLM
 if __name__ == "__main__":
     LLM(**json.loads(sys.argv[1]))
 """
-
-
-def config_of(name: str) -> dict[str, Any]:
-    """A config.json with the shape of a card."""
-    shape = card_named(name)
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.intermediate,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head_dim,
-        "vocab_size": shape.vocab,
-        "max_position_embeddings": shape.context,
-        "tie_word_embeddings": shape.tied,
-        "torch_dtype": "bfloat16",
-        "rms_norm_eps": 1e-5,
-    }
 
 
 def planned(name: str) -> Cell:
@@ -65,7 +45,7 @@ def planned(name: str) -> Cell:
 def printed(name: str, cell: Cell) -> int:
     """Tokens of KV cache that vLLM says it has with the settings of a cell."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(config_of(name)))
+        (Path(folder) / "config.json").write_text(json.dumps(config_of(card_named(name))))
         settings = {
             "model": folder,
             "load_format": "dummy",

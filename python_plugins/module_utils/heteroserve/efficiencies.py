@@ -78,7 +78,7 @@ CORE_BANDWIDTH = Efficiency(13e9, "bytes/s a core", "measured: reading 560 MB wi
 # How much of the hardware's speed an engine keeps.
 ENGINE_MEMORY: dict[str, Efficiency] = {
     "vllm": Efficiency(1.0, "of memory bandwidth", "the overheads above say the rest"),
-    "bigdl": Efficiency(0.77, "of memory bandwidth", "Dell's guide: 17.18 tok/s, 7B sym_int8, one Xeon 8480+"),
+    "bigdl": Efficiency(0.82, "of memory bandwidth", "Dell's guide: 17.18 tok/s, 7B sym_int8, one Xeon 8480+"),
     "onnx": Efficiency(0.60, "of memory bandwidth", "assumed: int8 weights are read once, activations float32"),
 }
 

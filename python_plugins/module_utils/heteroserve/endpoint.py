@@ -81,7 +81,8 @@ def status_table(plan: dict[str, Any], states: dict[str, str], servers: dict[str
                 server.get("stot", "-"),
             ]
         )
-    return table(["cell", "model", "engine", "host", "cell is", "gateway sees it", "requests now", "in all"], rows)
+    head = ["CELL", "MODEL", "ENGINE", "HOST", "CELL IS", "GATEWAY SEES IT", "REQUESTS NOW", "IN ALL"]
+    return table(head, rows, right={6, 7})
 
 
 def curl_line(endpoint: str, model: dict[str, Any], question: str, needs_key: bool) -> str:

@@ -175,6 +175,25 @@ def shape_from_config(config: dict[str, Any], name: str = "model") -> ModelShape
     )
 
 
+def config_of(shape: ModelShape) -> dict[str, Any]:
+    """The ``config.json`` of a plain Llama checkpoint of this shape: the inverse of ``shape_from_config``."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "vocab_size": shape.vocab,
+        "max_position_embeddings": shape.context,
+        "tie_word_embeddings": shape.tied,
+        "torch_dtype": shape.dtype,
+        "rms_norm_eps": 1e-5,
+    }
+
+
 def _whole(config: dict[str, Any], key: str, name: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:

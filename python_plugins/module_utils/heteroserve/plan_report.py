@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
 
 from .plan import Cell, Plan, Reason
 from .planning.cells import natural, short_kind
+from .table import WIDTH, table
 
-WIDTH = 120
 MOST_CELLS = 40  # above this the cells are summed up by pool
 
 
@@ -139,21 +138,6 @@ def _pools_table(plan: Plan) -> str:
             )
         )
     return table(head, rows, right={3, 4, 5, 6, 7})
-
-
-def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: set[int]) -> str:
-    """Columns as wide as they need; the widest give way, cut with "...", until a line has ``WIDTH`` characters."""
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    while sum(widths) + 2 * len(widths) > WIDTH:
-        widths[widths.index(max(widths))] -= 1
-    lines = []
-    for row in [head, *rows]:
-        cells = []
-        for column, (text, width) in enumerate(zip(row, widths, strict=True)):
-            text = text if len(text) <= width else text[: width - 3] + "..."
-            cells.append(text.rjust(width) if column in right else text.ljust(width))
-        lines.append(("  " + "  ".join(cells)).rstrip())
-    return "\n".join(lines)
 
 
 def _reasons(reasons: list[Reason]) -> str:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Columns as wide as their longest cell, two spaces apart, a rule under the head. Figures align to the right."""
-    cells = [head, *rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    right = [
-        all(row[column][:1].isdigit() or row[column] == "-" for row in rows) and bool(rows)
-        for column in range(len(head))
-    ]
+WIDTH = 120  # characters of a line
 
-    def line(row: list[str]) -> str:
-        parts = [
-            cell.rjust(width) if flush else cell.ljust(width)
-            for cell, width, flush in zip(row, widths, right, strict=True)
-        ]
-        return "  ".join(parts).rstrip()
 
-    return "\n".join([line(head), "  ".join("-" * width for width in widths), *map(line, rows)])
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: set[int]) -> str:
+    """Columns as wide as they need; the widest give way, cut with "...", until a line has ``WIDTH`` characters."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    while sum(widths) + 2 * len(widths) > WIDTH:
+        widths[widths.index(max(widths))] -= 1
+    lines = []
+    for row in (head, *rows):
+        cells = []
+        for column, (text, width) in enumerate(zip(row, widths, strict=True)):
+            text = text if len(text) <= width else text[: width - 3] + "..."
+            cells.append(text.rjust(width) if column in right else text.ljust(width))
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    return "\n".join(lines)

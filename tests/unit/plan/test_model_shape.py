@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from heteroserve.model_cards import MODEL_CARDS, card_named
-from heteroserve.model_shape import shape_from_config
+from heteroserve.model_shape import config_of, shape_from_config
 
 # Number of parameters of each checkpoint, from the publisher's safetensors index.
 PARAMETERS = {
@@ -110,3 +111,9 @@ def test_what_cannot_be_counted_is_an_error(change: dict[str, Any], text: str) -
 def test_a_wrong_card_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"did you mean 'llama-3.1-8b'"):
         card_named("lama-3.1-8b")
+
+
+@pytest.mark.parametrize("name", sorted(MODEL_CARDS))
+def test_a_config_made_from_a_card_gives_the_card_back(name: str) -> None:
+    card = card_named(name)
+    assert shape_from_config(config_of(card), name) == replace(card, name=name)
