@@ -37,6 +37,28 @@ def plain_secrets(node: yaml.Node, path: str = "") -> Iterator[tuple[str, int]]:
             yield from plain_secrets(value, f"{path}[{index}]")
 
 
+def host_keys(node: yaml.Node, owner: str = "") -> Iterator[tuple[str, int]]:
+    """Keys that hosts and groups of a host file set, as "OWNER: key", with their lines."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        if not isinstance(value, yaml.MappingNode):
+            continue
+        if key.value == "hosts":
+            for host, variables in value.value:
+                if isinstance(variables, yaml.MappingNode):
+                    yield from (
+                        (f"{host.value}: {name.value}", name.start_mark.line + 1) for name, _ in variables.value
+                    )
+        elif key.value == "vars":
+            yield from ((f"{owner}: {name.value}", name.start_mark.line + 1) for name, _ in value.value)
+        elif key.value == "children":
+            for group, content in value.value:
+                yield from host_keys(content, str(group.value))
+        elif not owner:
+            yield from host_keys(value, str(key.value))
+
+
 def masked(value: Any, key: str = "") -> Any:
     """The value without what is secret in it: the verdict needs to know that it is set, not what it is."""
     if isinstance(value, dict):
@@ -58,8 +80,17 @@ class ActionModule(ActionBase):
         secrets: dict[str, str] = {}
         for path in sorted(folder.glob("group_vars/**/*.y*ml")):
             self._read(path, str(path.relative_to(folder)), places, secrets)
-        for path in sorted([*folder.glob("*.y*ml"), *folder.glob("host_vars/**/*.y*ml")]):
-            self._read(path, str(path.relative_to(folder)), {}, secrets)
+        of_hosts: dict[str, str] = {}
+        for path in sorted(folder.glob("host_vars/**/*.y*ml")):
+            own: dict[str, str] = {}
+            self._read(path, str(path.relative_to(folder)), own, secrets)
+            host = path.relative_to(folder / "host_vars").parts[0].rpartition(".")[0] or path.parent.name
+            of_hosts.update({f"{host}: {key}": place for key, place in own.items()})
+        for path in sorted(folder.glob("*.y*ml")):
+            self._read(path, path.name, {}, secrets)
+            root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+            if root is not None:
+                of_hosts.update({key: f"{path.name}:{line}" for key, line in host_keys(root)})
         # Ansible gives its own switches (check mode, verbosity, ...) through the same door: those are not the user's.
         typed = set(load_extra_vars(self._loader)) if context.CLIARGS.get("extra_vars") else set()
         places.update(dict.fromkeys(map(str, typed), COMMAND_LINE))
@@ -74,6 +105,7 @@ class ActionModule(ActionBase):
                 "groups": {name: list(hosts) for name, hosts in variables.get("groups", {}).items()},
                 "plain_secrets": secrets,
                 "template_faults": faults,
+                "host_keys": of_hosts,
                 "gateway_is_local": any(hostvars[host].get("ansible_connection") == "local" for host in gateways),
             },
             task_vars=variables,

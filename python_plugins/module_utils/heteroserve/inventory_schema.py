@@ -22,6 +22,8 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 # Ansible's own variables, and values that this project's playbooks take on the command line.
 FOREIGN = re.compile(r"ansible_\w+")
 PLAYBOOK_VARIABLES = ("reset_purge",)
+# Variables of a single host, or of a group in hosts.yml; those of Settings may stand there too.
+HOST_VARIABLES = ("hardware", "rack", "reserved_ports", "serving_limits")
 # Runtimes that the stages after the plan know.
 CARRIED_OUT = ("ray",)
 
@@ -101,6 +103,9 @@ class Inventory:
     groups: dict[str, list[str]]
     plain_secrets: dict[str, str]  # key path -> place, values that stand there in plain text
     template_faults: dict[str, str]  # key -> what Ansible said of its template
+    host_keys: dict[str, str] = field(
+        default_factory=dict
+    )  # "HOST or GROUP: key" -> "file:line", in hosts and host_vars
 
 
 def check(inventory: Inventory) -> list[Fault]:
@@ -123,13 +128,16 @@ def check(inventory: Inventory) -> list[Fault]:
 
 def _unknown_keys(inventory: Inventory) -> list[Fault]:
     known = [item.name for item in dataclasses.fields(Settings)]
+    found = [(key, key, place, known) for key, place in inventory.places.items() if key not in PLAYBOOK_VARIABLES]
+    for where, place in inventory.host_keys.items():
+        found.append((where, where.rpartition(": ")[2], place, [*HOST_VARIABLES, *known]))
     faults = []
-    for key, place in inventory.places.items():
-        if key in known or key in PLAYBOOK_VARIABLES or FOREIGN.fullmatch(key):
+    for where, key, place, choices in found:
+        if key in choices or FOREIGN.fullmatch(key):
             continue
-        near = get_close_matches(key, known, n=1, cutoff=0.5)
+        near = get_close_matches(key, choices, n=1, cutoff=0.5)
         fix = f"did you mean {near[0]}?" if near else "remove it; docs/inventory.md lists what there is"
-        faults.append(Fault(place, key, "unknown key", fix))
+        faults.append(Fault(place, where, "unknown key", fix))
     return faults
 
 

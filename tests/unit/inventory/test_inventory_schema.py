@@ -72,6 +72,11 @@ def test_a_fault_names_file_and_line() -> None:
     assert sentences(given)[0].startswith(f"{given.places['gateway_port']}: gateway_port:")
 
 
+def test_a_key_of_a_host_is_checked_too() -> None:
+    given = replace(inventory(), host_keys={"gpu1: hardwear": "hosts.yml:9", "gpu1: rack": "hosts.yml:10"})
+    assert sentences(given) == ["hosts.yml:9: gpu1: hardwear: unknown key; did you mean hardware?"]
+
+
 def test_all_faults_come_at_once() -> None:
     found = sentences(inventory(runtime="x", gateway_port="y", models=[], surprise=1))
     assert len(found) == 4
