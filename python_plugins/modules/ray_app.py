@@ -71,10 +71,18 @@ class Serve:
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def details(self) -> dict[str, Any]:
-        """Everything that Serve says of itself."""
+        """Everything that Serve says of itself. Raises ValueError if it does not take the token."""
         request = urllib.request.Request(self._url, headers=self._headers)
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return dict(json.load(response))
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return dict(json.load(response))
+        except urllib.error.HTTPError as error:
+            if error.code in (401, 403):
+                raise ValueError(
+                    f"the Ray on {self._url} does not take this installation's token: another Ray has its port"
+                    " (set cell_port_base to a free range), or the token was changed (run down, then up)"
+                ) from error
+            raise
 
     def put(self, config: dict[str, Any]) -> None:
         """Make ``config`` the whole of what Serve runs. Raises ValueError with Serve's words if it refuses."""
@@ -154,7 +162,10 @@ def main() -> None:
         module.exit_json(changed=True, url=url, waited_s=0.0)
     serve = Serve(module.params["address"], cell.ports["dashboard"], token_file.read_text().strip())
     patience = 5 if module.check_mode else 180
-    details = reach(serve, started + patience, progress, cell.name)
+    try:
+        details = reach(serve, started + patience, progress, cell.name)
+    except ValueError as fault:
+        module.fail_json(msg=f"{cell.name}: {fault}")
     if details is None and not module.check_mode:
         words = explain(
             f"{cell.name}: Ray does not answer on {module.params['address']}:{cell.ports['dashboard']}",

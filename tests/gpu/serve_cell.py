@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def apply(plan: Plan, weights: Path, folder: Path, process: subprocess.Popen[byt
     url = f"http://{ADDRESS}:{cell.ports['dashboard']}/api/serve/applications/"
     headers = {"Authorization": f"Bearer {(folder / 'token').read_text()}", "Content-Type": "application/json"}
     config = json.dumps(serve_config(cell, plan.models[0], str(weights), ADDRESS)).encode()
-    started, put = time.monotonic(), False
+    started, put, last = time.monotonic(), False, "nothing was said"
     while time.monotonic() - started < PATIENCE_S and process.poll() is None:
         try:
             if not put:
@@ -89,15 +90,17 @@ def apply(plan: Plan, weights: Path, folder: Path, process: subprocess.Popen[byt
                 put = True
             with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as response:
                 said = verdict(json.load(response), cell.name)
-        except OSError:
+        except OSError as fault:  # Ray is not up yet, or refuses
+            last = fault.read().decode() if isinstance(fault, urllib.error.HTTPError) else str(fault)
             time.sleep(1)
             continue
+        last = said.text
         if said.done:
             if not said.ok:
                 raise SystemExit(f"{said.text}\n{said.detail[-3000:]}")
             return time.monotonic() - started
         time.sleep(1)
-    raise SystemExit("Ray ended, or the cell did not serve in time")
+    raise SystemExit(f"Ray ended, or the cell did not serve in time: {last[-2000:]}")
 
 
 def main() -> int:
