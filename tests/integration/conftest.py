@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,4 +115,3 @@ def empty(root: Path, tmp_path: Path) -> Iterator[Installation]:
     made = installation(root, tmp_path, 28000)
     yield made
     processes.end(processes.INSTALLATION, str(made.state), grace_s=0)
-    time.sleep(0)

@@ -9,13 +9,15 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
 from heteroserve import processes
+
+from tests.stub_http import StubHandler
 
 from .conftest import Installation, changed, installation
 
@@ -37,18 +39,17 @@ class Cell(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(StubHandler):
     server: Cell
 
     def do_GET(self) -> None:
-        self._send(200 if self.server.healthy else 500, b"", "text/plain")
+        self.send_whole(200 if self.server.healthy else 500, b"", "text/plain")
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.headers_seen.append({name.lower(): value for name, value in self.headers.items()})
         if self.server.broken:
-            self._send(500, b"Internal Server Error", "text/plain")
+            self.send_whole(500, b"Internal Server Error", "text/plain")
         elif body.get("stream"):
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
@@ -60,21 +61,11 @@ class Handler(BaseHTTPRequestHandler):
             self._chunk("data: [DONE]\n\n")
             self._chunk("")
         else:
-            self._send(200, json.dumps({"served_by": self.server.server_port}).encode(), "application/json")
+            self.send_whole(200, json.dumps({"served_by": self.server.server_port}).encode(), "application/json")
 
     def _chunk(self, text: str) -> None:
         self.wfile.write(f"{len(text):x}\r\n{text}\r\n".encode())
         self.wfile.flush()
-
-    def _send(self, status: int, data: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *arguments: object) -> None:
-        """Keep the test's output clean."""
 
 
 @dataclass

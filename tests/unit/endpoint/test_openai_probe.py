@@ -5,41 +5,31 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import pytest
 from heteroserve.openai_probe import ask, fault_of
 
+from tests.stub_http import StubHandler
 
-class Model(BaseHTTPRequestHandler):
+
+class Model(StubHandler):
     """Answers by the name of the model that is asked for."""
-
-    protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         behaviour = body["model"]
         if behaviour == "missing":
-            self._send(404, json.dumps({"error": {"message": "no such model"}}).encode(), "application/json")
+            self.send_whole(404, json.dumps({"error": {"message": "no such model"}}).encode(), "application/json")
         elif body.get("stream"):
             chunks = [{"choices": [{"delta": {"content": part}}]} for part in ("The capital ", "is ", "Paris.")]
             chunks.append({"choices": [], "usage": {"completion_tokens": 3}})  # type: ignore[dict-item]
             text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
             text += "" if behaviour == "breaks" else "data: [DONE]\n\n"
-            self._send(200, text.encode(), "text/event-stream")
+            self.send_whole(200, text.encode(), "text/event-stream")
         else:
             answer = {"choices": [{"message": {"content": "It is Lyon."}}], "usage": {"completion_tokens": 4}}
-            self._send(200, json.dumps(answer).encode(), "application/json")
-
-    def _send(self, status: int, data: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *arguments: object) -> None:
-        """Keep the test's output clean."""
+            self.send_whole(200, json.dumps(answer).encode(), "application/json")
 
 
 @pytest.fixture(scope="module")

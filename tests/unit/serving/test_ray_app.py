@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import pytest
 
 from python_plugins.modules.ray_app import Serve
+from tests.stub_http import StubHandler
 
 
-class Dashboard(BaseHTTPRequestHandler):
+class Dashboard(StubHandler):
     """Takes one token; refuses every application."""
 
     def do_GET(self) -> None:
         known = self.headers["Authorization"] == "Bearer right"
-        self._send(200 if known else 401, b'{"applications": {}}')
+        self.send_whole(200 if known else 401, b'{"applications": {}}')
 
     def do_PUT(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        self._send(400, b"extra fields not permitted: max_num_sqs")
-
-    def _send(self, status: int, data: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *arguments: object) -> None:
-        """Keep the test's output clean."""
+        self.send_whole(400, b"extra fields not permitted: max_num_sqs")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,15 +13,15 @@ import pytest
 from heteroserve.weights import fault_of_folder
 
 from serving.weights import WeightsError, download
+from tests.stub_http import StubHandler
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-class Files(BaseHTTPRequestHandler):
+class Files(StubHandler):
     """Serves CONTENT with ranges; the first answer of /breaks stops in the middle."""
 
-    protocol_version = "HTTP/1.1"
     ranges: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
@@ -40,9 +40,6 @@ class Files(BaseHTTPRequestHandler):
             self.connection.close()
             return
         self.wfile.write(part)
-
-    def log_message(self, *arguments: object) -> None:
-        """Keep the test's output clean."""
 
 
 @pytest.fixture
