@@ -59,6 +59,15 @@ def host_keys(node: yaml.Node, owner: str = "") -> Iterator[tuple[str, int]]:
             yield from host_keys(value, str(key.value))
 
 
+def role_options(roles: Path) -> dict[str, Any]:
+    """What each role says it takes, without the texts: option -> its argument specification."""
+    found: dict[str, Any] = {}
+    for path in sorted(roles.glob("*/meta/argument_specs.yml")):
+        specs = yaml.safe_load(path.read_text())["argument_specs"]
+        found.update(specs.get("main", {}).get("options", {}))
+    return found
+
+
 def masked(value: Any, key: str = "") -> Any:
     """The value without what is secret in it: the verdict needs to know that it is set, not what it is."""
     if isinstance(value, dict):
@@ -106,6 +115,7 @@ class ActionModule(ActionBase):
                 "plain_secrets": secrets,
                 "template_faults": faults,
                 "host_keys": of_hosts,
+                "role_options": role_options(Path(__file__).parents[2] / "roles"),
                 "gateway_is_local": any(hostvars[host].get("ansible_connection") == "local" for host in gateways),
             },
             task_vars=variables,

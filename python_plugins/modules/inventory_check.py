@@ -18,6 +18,7 @@ options:
   plain_secrets: {description: Secrets that stand in plain text., type: dict}
   template_faults: {description: Templates that cannot be resolved., type: dict}
   host_keys: {description: Where the keys of single hosts and of groups in the host file stand., type: dict}
+  role_options: {description: What the roles say they take., type: dict}
   gateway_is_local: {description: Whether the gateway is on this machine., type: bool}
 author: [HeteroServe (@heteroserve)]
 """
@@ -67,6 +68,7 @@ def main() -> None:
             "plain_secrets": {**mapping, "no_log": False},
             "template_faults": mapping,
             "host_keys": {**mapping, "no_log": False},
+            "role_options": {**mapping, "no_log": False},
             "gateway_is_local": {"type": "bool", "default": False},
         },
         supports_check_mode=True,

@@ -1,8 +1,8 @@
 """What an inventory may say, and every way in which it cannot work, as pure functions.
 
-``Settings`` is the one list of variables that HeteroServe reads from ``group_vars/all``; each has a type and a
-meaning here, a value in the inventory, and nothing else is accepted, so that a typing error is found before it
-is carried out.
+``Settings`` lists the variables of ``group_vars/all`` that concern HeteroServe as a whole; the others are options of
+the roles, which describe them themselves (``meta/argument_specs.yml``). Nothing else is accepted, so that a typing
+error is found before it is carried out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PLAYBOOK_VARIABLES = ("reset_purge",)
 # Variables of a single host, or of a group in hosts.yml; those of Settings may stand there too.
 HOST_VARIABLES = ("hardware", "rack", "reserved_ports", "serving_limits")
 # Runtimes that the stages after the plan know.
-CARRIED_OUT = ("ray",)
+CARRIED_OUT = ("ray", "k3s")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class HealthCheck:
 
 @dataclass(frozen=True)
 class Settings:
-    """Variables of ``group_vars/all``. Those without a default must be set."""
+    """Variables that several roles read, or whose items are checked one by one. Those without a default must be set."""
 
     runtime: Literal["ray", "k3s"]
     state_dir: str
@@ -58,21 +58,10 @@ class Settings:
     gateway_port: int
     gateway_stats_port: int
     gateway_api_keys: list[ApiKey] = field(default_factory=list)
-    gateway_max_connections: int | None = None
     health_checks: dict[str, HealthCheck] = field(default_factory=dict)
-    health_timeout: int | None = None
-    health_question: str | None = None
-    health_answer: str | None = None
-    gateway_answer_timeout: int | None = None
-    model_store_hf_token: str | None = None
     engine_python: str | None = None
     engine_torch_index: str | None = None
-    ray_host_object_store_mib: int | None = None
-    ray_host_run_dir: str | None = None
-    ray_service_timeout: int | None = None
-    serving_plan_replan: bool | None = None
-    serving_plan_allow_unplaced: bool | None = None
-    serving_plan_options: dict[str, Any] = field(default_factory=dict)
+    airgap_dir: str | None = None
 
 
 REQUIRED_GROUPS = {
@@ -106,6 +95,11 @@ class Inventory:
     host_keys: dict[str, str] = field(
         default_factory=dict
     )  # "HOST or GROUP: key" -> "file:line", in hosts and host_vars
+    role_options: dict[str, dict[str, Any]] = field(default_factory=dict)  # option of a role -> its argument spec
+
+    def known(self) -> list[str]:
+        """Every variable that may be set for all hosts."""
+        return list(dict.fromkeys([item.name for item in dataclasses.fields(Settings)] + sorted(self.role_options)))
 
 
 def check(inventory: Inventory) -> list[Fault]:
@@ -123,11 +117,16 @@ def check(inventory: Inventory) -> list[Fault]:
             ]
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             faults.append(Fault(place, item.name, "missing", f"set it as inventory/local/{place} does"))
+    for name in sorted(set(inventory.role_options) & set(inventory.values) - set(hints)):
+        faults += [
+            Fault(inventory.places[name], key, found, fix)
+            for key, found, fix in option_faults(inventory.role_options[name], inventory.values[name], name)
+        ]
     return faults + _runtime(inventory) + _models(inventory) + _ports(inventory) + _keys(inventory)
 
 
 def _unknown_keys(inventory: Inventory) -> list[Fault]:
-    known = [item.name for item in dataclasses.fields(Settings)]
+    known = inventory.known()
     found = [(key, key, place, known) for key, place in inventory.places.items() if key not in PLAYBOOK_VARIABLES]
     for where, place in inventory.host_keys.items():
         found.append((where, where.rpartition(": ")[2], place, [*HOST_VARIABLES, *known]))
@@ -222,7 +221,7 @@ def _source(source: Any) -> list[tuple[str, str, str]]:
 
 
 def _ports(inventory: Inventory) -> list[Fault]:
-    names = [item.name for item in dataclasses.fields(Settings) if item.name.endswith("_port")]
+    names = [name for name in inventory.known() if name.endswith("_port")]
     ports: dict[int, str] = {}
     faults = []
     for name in [*names, "cell_port_base"]:
@@ -300,6 +299,33 @@ def type_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]]:
     if dataclasses.is_dataclass(kind):
         return _mapping_faults(kind, data, key)
     return _scalar_faults(kind, data, key)
+
+
+SPEC_TYPES = {"str": str, "path": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
+
+
+def option_faults(spec: dict[str, Any], data: Any, key: str) -> list[tuple[str, str, str]]:
+    """As type_faults, for a type that is described by an option of a role's argument specification."""
+    kind = SPEC_TYPES.get(spec.get("type", "str"))
+    if data is None or kind is None or (kind is str and data == ""):  # an empty text takes a default away
+        return []
+    if "choices" in spec:
+        return type_faults(Literal[tuple(spec["choices"])], data, key)
+    if kind is list:
+        if not isinstance(data, list):
+            return [(key, _shown(data), "set a list")]
+        item = {**spec, "type": spec.get("elements", "raw")}
+        return [fault for index, value in enumerate(data) for fault in option_faults(item, value, f"{key}[{index}]")]
+    if kind is dict and spec.get("options") and isinstance(data, dict):
+        options, faults = spec["options"], []
+        for name, value in data.items():
+            if name in options:
+                faults += option_faults(options[name], value, f"{key}.{name}")
+            else:
+                faults.append((f"{key}.{name}", "unknown key", f"known are {', '.join(options)}"))
+        missing = [name for name, option in options.items() if option.get("required") and name not in data]
+        return faults + [(f"{key}.{name}", "missing", "set it") for name in missing]
+    return type_faults(kind, data, key)
 
 
 def _mapping_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]]:
