@@ -1,8 +1,8 @@
 """Run the module of the same name and show what it is doing while it runs.
 
-The plugins ``python_env``, ``model_weights`` and ``ray_app`` are links to this file. The module is started as
-an asynchronous job; it writes one line of text to ``progress_path`` whenever there is news, and this plugin
-shows each new line as it reads it. In check mode, and at the end, it is an ordinary module call.
+The plugins that are links lead here. The module is started as an asynchronous job; it writes one line of text to
+``progress_path`` whenever there is news, and this plugin shows each new line as it reads it. In check mode, and at the
+end, it is an ordinary module call.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import merge_hash
 
+MARK = "==progress=="
 POLL_S = 1.0
 SHOW_EVERY_S = 5.0
 # The modules have time-outs of their own, which explain; this one only ends a job that hangs.
@@ -71,10 +72,10 @@ class ActionModule(ActionBase):
         quote = self._connection._shell.quote
         while True:
             output = self._low_level_execute_command(
-                f"cat {quote(progress)} 2>/dev/null; printf '\\n%s\\n' ---; cat {quote(results)}", sudoable=False
+                f"echo {MARK}; cat {quote(progress)} 2>/dev/null; echo; echo {MARK}; cat {quote(results)}"
             )["stdout"]
-            line, _, state = to_text(output).partition("\n---\n")
-            line = line.strip()
+            # The module's folder goes with the job, and becoming root strips white space: both parts may be empty.
+            _, line, state = (part.strip() for part in to_text(output).split(MARK, 2))
             if line and line != shown and time.monotonic() - shown_at >= SHOW_EVERY_S:
                 display.display(f"           {host}: {line}", color="bright gray")
                 shown, shown_at = line, time.monotonic()

@@ -27,6 +27,11 @@ options:
   package_path: {description: Folder that holds the Python package serving., type: path, required: true}
   token_file: {description: File with the hub's token., type: path}
   disk: {description: Bytes that the weights take at most while they are made., type: int, default: 0}
+  disk_setting:
+    description: Setting that names a larger disk, for the sentence that says there is too little.
+    type: str
+    default: state_dir
+  shared: {description: Whether other users of the host may read the weights., type: bool, default: false}
   progress_path: {description: File for the line that says what is being done., type: path}
 author: [HeteroServe (@heteroserve)]
 """
@@ -56,9 +61,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.files import locked, missing_space, sha256_of, write_whole
 from ansible.module_utils.heteroserve.progress import Progress
-from ansible.module_utils.heteroserve.weights import fault_of_folder
-
-MANIFEST = "heteroserve-weights.json"
+from ansible.module_utils.heteroserve.weights import MANIFEST, fault_of_folder
 
 
 def given(source: dict[str, Any]) -> dict[str, Any]:
@@ -128,6 +131,8 @@ def main() -> None:
             "package_path": {"type": "path", "required": True},
             "token_file": {"type": "path"},
             "disk": {"type": "int", "default": 0},
+            "disk_setting": {"type": "str", "default": "state_dir"},
+            "shared": {"type": "bool", "default": False},
             "progress_path": {"type": "path"},
         },
         supports_check_mode=True,
@@ -143,13 +148,14 @@ def main() -> None:
         module.exit_json(changed=False, bytes=size_of(folder))
     if module.check_mode:
         module.exit_json(changed=True, bytes=0)
-    os.umask(0o077)
+    os.umask(0o022 if module.params["shared"] else 0o077)
     progress = Progress(module.params["progress_path"])
     downloads = Path(module.params["downloads"])
     lock = downloads / f".{folder.name}.lock"
     with locked(lock, lambda: progress.say("waiting for an earlier run that fetches these weights")):
         if not whole(folder, source):
-            fault = missing_space(downloads, module.params["disk"], f"model {module.params['name']}")
+            wanted = f"model {module.params['name']}"
+            fault = missing_space(downloads, module.params["disk"], wanted, module.params["disk_setting"])
             fault = fault or fetch(module, source, progress)
             if fault:
                 module.fail_json(msg=fault)

@@ -26,8 +26,11 @@ def write_whole(path: Path, text: str, mode: int = 0o600) -> None:
 
 def sha256_of(path: Path) -> str:
     """Hex digest of a file of any size."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:  # hashlib.file_digest is missing from Python 3.10
+        while block := stream.read(4 * 1024 * 1024):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -54,7 +57,7 @@ def existing_parent(path: Path) -> Path:
     return path
 
 
-def missing_space(path: Path, needed: int, what: str) -> str | None:
+def missing_space(path: Path, needed: int, what: str, setting: str = "state_dir") -> str | None:
     """A sentence if the file system of ``path`` has fewer than ``needed`` bytes free for ``what``, else None."""
     place = existing_parent(path)
     free = shutil.disk_usage(place).free
@@ -62,7 +65,7 @@ def missing_space(path: Path, needed: int, what: str) -> str | None:
         return None
     return (
         f"{what} needs {needed / 1e9:.1f} GB of disk and {place} has {free / 1e9:.1f} GB free:"
-        f" free {(needed - free) / 1e9:.1f} GB there or set state_dir to a larger disk"
+        f" free {(needed - free) / 1e9:.1f} GB there or set {setting} to a larger disk"
     )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from .k3s import server_count_fault
 from .planning.request import ModelRequest
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}")
@@ -159,6 +160,22 @@ def _groups(inventory: Inventory) -> list[Fault]:
         else:
             continue
         faults.append(Fault("hosts.yml", group, found, f"name {meaning} in it"))
+    if inventory.values.get("runtime") == "k3s":
+        faults += _k3s_groups(inventory)
+    return faults
+
+
+def _k3s_groups(inventory: Inventory) -> list[Fault]:
+    faults = []
+    servers = inventory.groups.get("k3s_server", [])
+    if fault := server_count_fault(len(servers)):
+        key, _, rest = fault.partition(": ")
+        found, _, fix = rest.rpartition("; ")
+        faults.append(Fault("hosts.yml", key, found, fix))
+    retired = set(inventory.groups.get("retired", []))
+    for group in ("serving", "k3s_server", "gateway"):
+        for host in sorted(retired & set(inventory.groups.get(group, []))):
+            faults.append(Fault("hosts.yml", "retired", f"{host} is also in {group}", "leave it in one of them"))
     return faults
 
 

@@ -110,3 +110,18 @@ def test_a_secret_in_plain_text_is_a_fault_that_does_not_repeat_it() -> None:
 def test_a_template_that_cannot_be_resolved_is_named() -> None:
     given = replace(inventory(gateway_port=None), template_faults={"gateway_port": "'prot' is undefined"})
     assert sentences(given) == ["group_vars/all: gateway_port: 'prot' is undefined; mend the template"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ({}, "k3s_server: the group is empty; name one host in it, or three for high availability"),
+        ({"k3s_server": ["a", "b"]}, "2 servers lose their majority as soon as 1 would; name 1 or 3 hosts in it"),
+        ({"k3s_server": ["a"], "retired": ["a"]}, "retired: a is also in k3s_server; leave it in one of them"),
+    ],
+)
+def test_k3s_needs_servers(groups: dict[str, list[str]], expected: str) -> None:
+    given = replace(inventory(runtime="k3s"), groups={"serving": ["b"], "gateway": ["b"], **groups})
+    found = sentences(given)
+    assert len(found) == 1
+    assert expected in found[0]

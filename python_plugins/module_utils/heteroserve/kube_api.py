@@ -1,0 +1,16 @@
+"""The way to the Kubernetes API for modules that run on the controller."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def connect(kubeconfig: str) -> Any:
+    """A connection of the package kubernetes. The package is imported here, because hosts do not have it."""
+    return import_module("kubernetes.config").new_client_from_config(config_file=kubeconfig)
+
+
+def kubernetes() -> Any:
+    """Its module client, with the classes of the API; their types say "or None" of everything, so they are left out."""
+    return import_module("kubernetes.client")

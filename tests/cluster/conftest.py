@@ -1,0 +1,188 @@
+"""Real clusters on hosts that are podman containers with systemd, made by molecule/hosts, one set for each module.
+
+The K3s is the test cluster's (upstream Kubernetes in one binary): what is shown here is shown for it, not for K3s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+STAGES = "validate,facts,plan,hosts,cluster"
+LIMIT_S = 900.0  # no playbook takes longer, on the slowest machine
+ROOT = Path(__file__).parents[2]
+TESTCLUSTER = Path(os.environ.get("HETEROSERVE_TESTCLUSTER", ROOT.parent / "shared" / "testcluster"))
+TEST_IMAGE = "docker.io/rancher/mirrored-library-busybox:1.37.0"
+
+
+@dataclass
+class Cluster:
+    """An inventory of test hosts, and what can be done with it."""
+
+    number: int  # of the set of hosts
+    folder: Path  # of the inventory
+    servers: list[str]
+    agents: list[str]
+    retired: list[str] = field(default_factory=list)
+
+    @property
+    def state(self) -> Path:
+        return ROOT / ".cache" / "testcluster" / f"state-{self.number}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "HETEROSERVE_TEST_SET": str(self.number),
+            "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(self.folder.parent / "facts"),
+            "ANSIBLE_FORCE_COLOR": "0",
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        }
+
+    def address(self, host: str) -> str:
+        kind, _, number = host.partition("-")
+        return f"10.77.{self.number}.{(10 if kind == 'server' else 20) + int(number)}"
+
+    def write(self) -> None:
+        """Write the inventory as the lists above say."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(ROOT / "molecule/inventory/group_vars", self.folder / "group_vars", dirs_exist_ok=True)
+        groups: dict[str, Any] = {
+            "serving": self.agents or self.servers,
+            "k3s_server": self.servers,
+            "gateway": self.servers[:1],
+        }
+        if self.retired:
+            groups["retired"] = self.retired
+        shared = yaml.safe_load((ROOT / "molecule/inventory/hosts.yml").read_text())
+        variables = shared["all"]["children"]["machines"]["vars"]
+        variables["ansible_ssh_private_key_file"] = str(ROOT / ".cache/testcluster/ssh_key")
+        children = {
+            name: {"hosts": {host: {"ansible_host": self.address(host)} for host in hosts}}
+            for name, hosts in groups.items()
+        }
+        text = yaml.safe_dump({"all": {"children": {"machines": {"vars": variables, "children": children}}}})
+        (self.folder / "hosts.yml").write_text(text)
+
+    def command(self, playbook: str, *words: str) -> list[str]:
+        program = shutil.which("ansible-playbook")
+        assert program
+        return [program, str(ROOT / playbook), "-i", str(self.folder), *words]
+
+    def try_play(self, playbook: str, *words: str, limit_s: float = LIMIT_S) -> subprocess.CompletedProcess[str]:
+        """Run a playbook and keep what it printed."""
+        return subprocess.run(
+            self.command(playbook, *words),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            cwd="/",
+        )
+
+    def play(self, playbook: str, *words: str) -> str:
+        """Run a playbook that has to succeed; what it printed."""
+        done = self.try_play(playbook, *words)
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        return done.stdout
+
+    def up(self, *words: str) -> str:
+        return self.play("site.yml", "--tags", STAGES, *words)
+
+    def kill_at(self, text: str, *words: str) -> None:
+        """Start ``up`` and kill it, and all that it waits for, with SIGKILL when it prints ``text``."""
+        with subprocess.Popen(
+            self.command("site.yml", "--tags", STAGES, *words),
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            cwd="/",
+        ) as process:
+            assert process.stdout is not None
+            printed = ""
+            for line in process.stdout:
+                printed += line
+                if re.search(text, line):
+                    os.killpg(process.pid, signal.SIGKILL)
+                    return
+        pytest.fail(f"up ended without printing {text!r}:\n{printed[-4000:]}")
+
+    def make_hosts(self, *hosts: str) -> None:
+        limit = ["--limit", ",".join(["localhost", *hosts])] if hosts else []
+        self.play("molecule/hosts/create.yml", *limit)
+
+    def remove_hosts(self) -> None:
+        self.play("molecule/hosts/destroy.yml")
+
+    def container(self, host: str) -> str:
+        return f"hs{self.number}-{host}"
+
+    def on(self, host: str, *words: str, text: str | None = None, check: bool = True) -> str:
+        """What a command printed that ran on a host as root."""
+        done = subprocess.run(
+            ["podman", "exec", "-i", self.container(host), *words],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            input=text,
+        )
+        assert done.returncode == 0 or not check, f"{host}: {' '.join(words)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def kubectl(self, *words: str, text: str | None = None, host: str | None = None, check: bool = True) -> str:
+        return self.on(host or self.servers[0], "k3s", "kubectl", *words, text=text, check=check)
+
+    def nodes(self, host: str | None = None) -> dict[str, dict[str, Any]]:
+        found = json.loads(self.kubectl("get", "nodes", "-o", "json", host=host))
+        return {item["metadata"]["name"]: item for item in found["items"]}
+
+    def ready(self, host: str | None = None) -> dict[str, bool]:
+        return {
+            name: any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"])
+            for name, node in self.nodes(host).items()
+        }
+
+
+def changed(printed: str) -> int:
+    """How many results of a run changed something."""
+    return sum(int(number) for number in re.findall(r"changed=(\d+)", printed))
+
+
+def missing() -> str | None:
+    """What this machine lacks for clusters."""
+    if os.geteuid() != 0:
+        return "hosts with systemd in podman need root"
+    for program in ("podman", "runc", "ssh"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed"
+    if not (TESTCLUSTER / "unpack.sh").exists():
+        return f"there is no test cluster (HETEROSERVE_TESTCLUSTER, here {TESTCLUSTER.name})"
+    return None
+
+
+def clusters(number: int, servers: list[str], agents: list[str], folder: Path) -> Iterator[Cluster]:
+    """A cluster's hosts, bare, for the tests of one module."""
+    fault = missing()
+    if fault:
+        pytest.skip(fault)
+    cluster = Cluster(number, folder / "inventory", servers, agents)
+    cluster.write()
+    shutil.rmtree(cluster.state, ignore_errors=True)
+    cluster.remove_hosts()
+    cluster.make_hosts()
+    yield cluster
+    if not os.environ.get("HETEROSERVE_TEST_KEEP"):
+        cluster.remove_hosts()
+        shutil.rmtree(cluster.state, ignore_errors=True)

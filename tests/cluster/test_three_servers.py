@@ -1,0 +1,107 @@
+"""Three servers: killed runs, a lost server, hosts that come and go."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.cluster.conftest import Cluster, changed, clusters
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    yield from clusters(20, ["server-1", "server-2", "server-3"], ["agent-1"], tmp_path_factory.mktemp("three"))
+
+
+def until(check: Callable[[], bool], limit_s: float, what: str) -> float:
+    """Seconds until ``check`` is true."""
+    began = time.monotonic()
+    while not check():
+        assert time.monotonic() - began < limit_s, what
+        time.sleep(1)
+    return time.monotonic() - began
+
+
+def answers(cluster: Cluster, host: str) -> bool:
+    done = subprocess.run(
+        ["podman", "exec", cluster.container(host), "k3s", "kubectl", "get", "--raw", "/readyz"],
+        capture_output=True,
+        timeout=60,
+    )
+    return done.returncode == 0
+
+
+def test_an_even_number_of_servers_is_refused(cluster: Cluster) -> None:
+    servers = list(cluster.servers)
+    cluster.servers.pop()
+    cluster.write()
+    done = cluster.try_play("playbooks/validate.yml")
+    cluster.servers[:] = servers
+    cluster.write()
+    assert done.returncode != 0
+    assert "k3s_server: 2 servers lose their majority as soon as 1 would; name 1 or 3 hosts in it" in done.stdout
+
+
+def test_runs_that_are_killed_are_completed_by_the_next(cluster: Cluster) -> None:
+    for where in (
+        r"server-1: Ensure the binary is there",
+        r"server-1: Ensure the configuration is in place",
+        r"server-2: Ensure K3s runs what is installed",
+    ):
+        cluster.kill_at(where)
+    cluster.up()
+    assert cluster.ready() == dict.fromkeys(["server-1", "server-2", "server-3", "agent-1"], True)
+
+
+def test_a_second_run_changes_nothing(cluster: Cluster) -> None:
+    printed = cluster.up()
+    assert changed(printed) == 0, printed
+
+
+def test_a_lost_server_is_survived_and_repaired(cluster: Cluster) -> None:
+    """The first one: it is the one that others joined through, and the controller's way to the API."""
+    subprocess.run(["podman", "stop", "-t", "0", cluster.container("server-1")], check=True, capture_output=True)
+    waited = until(lambda: answers(cluster, "server-2"), 60, "the API does not answer without server-1")
+    print(f"API answers {waited:.0f} s after the loss")
+    cluster.kubectl("-n", "default", "create", "configmap", "meanwhile", host="server-2")
+    done = cluster.try_play("site.yml", "--tags", "validate,facts,plan,hosts,cluster")
+    assert done.returncode == 4, "Ansible says that a host was not reached"
+    assert "server-1" in done.stdout
+    subprocess.run(["podman", "start", cluster.container("server-1")], check=True, capture_output=True)
+    # It comes back without what it had: the disk was replaced.
+    cluster.on("server-1", "systemctl", "stop", "k3s", check=False)
+    cluster.on("server-1", "rm", "-rf", "/var/lib/rancher/k3s/server", "/etc/rancher", "/var/lib/rancher/k3s/agent")
+    cluster.up()
+    assert all(cluster.ready().values())
+    assert "meanwhile" in cluster.kubectl("-n", "default", "get", "configmaps", host="server-1")
+    assert changed(cluster.up()) == 0
+
+
+def test_a_host_is_added_by_naming_it(cluster: Cluster) -> None:
+    cluster.agents.append("agent-2")
+    cluster.write()
+    cluster.make_hosts("agent-2")
+    cluster.up()
+    assert cluster.ready()["agent-2"]
+
+
+def test_a_host_is_taken_out_by_retiring_it(cluster: Cluster) -> None:
+    cluster.agents.remove("agent-2")
+    cluster.retired.append("agent-2")
+    cluster.write()
+    cluster.up()
+    assert sorted(cluster.nodes()) == ["agent-1", "server-1", "server-2", "server-3"]
+    assert "k3s" not in cluster.on("agent-2", "ls", "/usr/local/bin", "/var/lib/rancher", "/etc/rancher", check=False)
+
+
+def test_a_host_that_is_gone_is_taken_out_by_not_naming_it(cluster: Cluster) -> None:
+    subprocess.run(["podman", "stop", "-t", "0", cluster.container("agent-1")], check=True, capture_output=True)
+    cluster.retired.clear()
+    cluster.agents[:] = []
+    cluster.write()
+    until(lambda: not cluster.ready()["agent-1"], 120, "agent-1 is not seen as lost")
+    cluster.up()
+    assert sorted(cluster.nodes()) == ["server-1", "server-2", "server-3"]
