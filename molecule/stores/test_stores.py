@@ -150,6 +150,7 @@ def test_a_killed_copy_goes_on_and_a_corrupted_file_is_replaced(host: Host) -> N
     assert sums(other, TINY) != expected
     run()
     assert sums(host, TINY) == expected
+    assert host.file(f"{TINY}/{FIRST}").mode == 0o644
     # The same file was continued, not begun anew.
     assert host.check_output("stat -c %%i %s/%s", TINY, FIRST) == inode
     assert sums(other, TINY) == expected
@@ -179,7 +180,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_copied(host: Host) 
             timeout=240,
         )
         assert done.returncode != 0
-        assert "model example/tiny needs 0.1 GB of disk and /mnt/small" in done.stdout
+        assert "model example/tiny needs 48.0 MB of disk and /mnt/small" in done.stdout
         assert "set model_store_path to a larger disk" in done.stdout
     finally:
         host.check_output("umount /mnt/small && rmdir /mnt/small")

@@ -57,9 +57,9 @@ def wanted(name: str, given: dict[str, Any], cells: list[dict[str, Any]]) -> dic
         return None
     usable = [item for item in hardware.accelerators if item.usable]
     models = tuple(sorted({cell["model"] for cell in cells if name in cell["hosts"]}))
-    if not usable:
-        return labels("cpu", "cpu", 0, models)
-    return labels(usable[0].kind, usable[0].vendor, len(usable), models)
+    kind, vendor = (usable[0].kind, usable[0].vendor) if usable else ("cpu", "cpu")
+    found: dict[str, str] = labels(kind, vendor, len(usable), models)
+    return found
 
 
 def main() -> None:

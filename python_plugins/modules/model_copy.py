@@ -176,6 +176,8 @@ class Copy:
 
     def place(self, names: list[str]) -> None:
         """Put what was fetched where it belongs, at once or file by file, and note it."""
+        for name in names:  # rsync leaves a file that it was killed at to its owner alone
+            (self.partial / name).chmod(0o644)
         if self.target.is_dir():
             for name in names:
                 (self.target / name).parent.mkdir(parents=True, exist_ok=True)

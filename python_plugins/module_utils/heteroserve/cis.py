@@ -239,7 +239,11 @@ def _api_server() -> Iterable[Check]:
     off = "disable-admission-plugins"
     yield Check("1.2.1", "no anonymous requests", api("anonymous-auth", equals("false"), "false"))
     yield Check("1.2.2", "no file of tokens", api("token-auth-file", lambda value: value is None, "none"))
-    yield Check("1.2.3", "no external addresses of services", api(plugins, lists("DenyServiceExternalIPs"), "it"))
+    yield Check(
+        "1.2.3",
+        "no external addresses of services",
+        api(plugins, lists("DenyServiceExternalIPs"), "DenyServiceExternalIPs"),
+    )
     yield Check("1.2.4", "certificate for kubelets", api("kubelet-client-certificate", given, "one"))
     yield Check("1.2.5", "authority of kubelets", api("kubelet-certificate-authority", given, "one"))
     yield Check("1.2.6", "not everything is allowed", api("authorization-mode", lists_none("AlwaysAllow"), "Node,RBAC"))

@@ -50,6 +50,11 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
         yield
 
 
+def amount(size: int) -> str:
+    """Bytes as an operator reads them."""
+    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.1f} MB"
+
+
 def existing_parent(path: Path) -> Path:
     """``path`` itself, or the nearest parent that exists."""
     while not path.exists():
@@ -64,8 +69,8 @@ def missing_space(path: Path, needed: int, what: str, setting: str = "state_dir"
     if free >= needed:
         return None
     return (
-        f"{what} needs {needed / 1e9:.1f} GB of disk and {place} has {free / 1e9:.1f} GB free:"
-        f" free {(needed - free) / 1e9:.1f} GB there or set {setting} to a larger disk"
+        f"{what} needs {amount(needed)} of disk and {place} has {amount(free)} free:"
+        f" free {amount(needed - free)} there or set {setting} to a larger disk"
     )
 
 

@@ -78,10 +78,12 @@ def test_what_is_there_of_a_file_is_kept(tmp_path: Path, store: str) -> None:
     job = copy(tmp_path, store)
     job.partial.mkdir(parents=True)
     (job.partial / FIRST).write_bytes((tmp_path / "store" / FIRST).read_bytes()[:100_000])
+    (job.partial / FIRST).chmod(0o600)  # as rsync leaves it
     inode = (job.partial / FIRST).stat().st_ino
     bring(job)
     assert same(tmp_path)
     assert (tmp_path / "host/m" / FIRST).stat().st_ino == inode
+    assert (tmp_path / "host/m" / FIRST).stat().st_mode & 0o777 == 0o644
 
 
 def test_a_wrong_beginning_is_thrown_away(tmp_path: Path, store: str) -> None:

@@ -1,0 +1,51 @@
+"""Every role's Molecule scenario, on one set of hosts that all share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import ROOT, missing
+
+SCENARIOS = sorted(
+    path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml") if path.parent.name != "default"
+)
+SET = "30"
+
+
+def molecule(*words: str) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("molecule")
+    assert program
+    return subprocess.run(
+        [program, *words],
+        cwd=ROOT,
+        env={**os.environ, "HETEROSERVE_TEST_SET": SET, "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=1500,
+    )
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[None]:
+    fault = missing()
+    if fault:
+        pytest.skip(fault)
+    molecule("reset")
+    molecule("destroy")
+    yield
+    done = molecule("destroy")
+    assert done.returncode == 0, done.stdout[-3000:]
+    shutil.rmtree(Path(ROOT) / ".cache" / "testcluster" / f"state-{SET}", ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_scenario(name: str, hosts: None) -> None:
+    """Check mode on bare hosts, converge, a second run without change, testinfra, and back to bare hosts."""
+    done = molecule("test", "-s", name, "--destroy", "never")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
