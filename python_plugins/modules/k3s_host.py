@@ -31,10 +31,20 @@ EXAMPLES = r"""
 RETURN = r"""
 installed: {description: Version of the binary in place., returned: always, type: str}
 active: {description: Whether the unit runs., returned: always, type: bool}
-join: {description: "url and server to join through, both null for the host that starts the cluster.", returned: always, type: dict}
-upgrade: {description: Whether the running process has another binary than the one in place., returned: always, type: bool}
+join:
+  description: url and server to join through, both null for the host that starts the cluster.
+  returned: always
+  type: dict
+upgrade:
+  description: Whether the running process has another binary than the one in place.
+  returned: always
+  type: bool
 changed_since_start: {description: Files that are newer than the process., returned: always, type: list}
-free_names: {description: "Names of kubectl, crictl and ctr that no other program of the host has.", returned: always, type: list}
+answering: {description: Addresses of the servers that answer., returned: always, type: list}
+free_names:
+  description: Names of kubectl, crictl and ctr that no other program of the host has.
+  returned: always
+  type: list
 """
 
 import dataclasses
@@ -131,6 +141,7 @@ def main() -> None:
         **dataclasses.asdict(state),
         join=dataclasses.asdict(way),
         upgrade=str(BINARY) in newer,
+        answering=[address for address, up in zip(servers.values(), verdicts, strict=True) if up],
         free_names=[name for name in NAMES if shutil.which(name, path=SYSTEM_PATH) is None],
     )
 

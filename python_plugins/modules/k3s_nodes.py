@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: k3s_nodes
 short_description: Compare a cluster's nodes with the inventory and the plan
 description:
-  - Says which nodes have to leave, because the inventory does not name them any more or names them as retired, and which
-    labels have to change. Fails where taking them out would cost the servers their majority. Changes nothing.
+  - Says which nodes have to leave, because the inventory does not name them any more or names them as retired, and
+    which labels have to change. Fails where taking them out would cost the servers their majority. Changes nothing.
 options:
   nodes: {description: Nodes as the API lists them., type: list, elements: dict, required: true}
   hosts: {description: "Hosts of the cluster by name, each with C(hardware) or C(facts).", type: dict, required: true}

@@ -46,7 +46,16 @@ MOUNTS = ("/run/k3s", "/run/netns/cni-", "/run/flannel", "/var/lib/kubelet", "/v
 BINARIES = Path("/usr/local/bin")
 NAMES = ("kubectl", "crictl", "ctr")
 # /run is emptied by a restart; the others are what K3s's own script removes, and what kubelet and CNI leave behind.
-VOLATILE = ("/run/k3s", "/run/flannel", "/var/lib/cni", "/var/log/pods", "/var/log/containers")
+VOLATILE = (
+    "/run/k3s",
+    "/run/containerd/runc/k8s.io",
+    "/run/flannel",
+    "/var/lib/cni",
+    "/var/log/pods",
+    "/var/log/containers",
+)
+# Folders that containerd and the kubelet make outside of their own, removed only where nobody put a file into them.
+SHELLS = ("/opt/containerd", "/usr/libexec/kubernetes", "/run/containerd", "/run/netns")
 DATA = ("/etc/rancher", "/var/lib/rancher", "/var/lib/kubelet")
 GRACE_S = 10.0
 MNT_DETACH = 2
@@ -150,6 +159,10 @@ class Removal:
             path = Path(name)
             if path.is_dir() and (not path.is_mount() or any(path.iterdir())) and self._do(name):
                 empty(path)
+        for name in SHELLS:
+            path = Path(name)
+            if path.is_dir() and all(entry.is_dir() for entry in path.rglob("*")) and self._do(name):
+                shutil.rmtree(path)
 
 
 def empty(folder: Path) -> None:

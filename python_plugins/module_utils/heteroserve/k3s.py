@@ -1,7 +1,8 @@
 """What has to be done to bring one host, and the nodes of a cluster, to what the inventory says: pure decisions.
 
-K3s's rules behind them: docs.k3s.io/upgrades (no downgrade, no minor version left out), docs.k3s.io/datastore/ha-embedded
-(an odd number of servers, the first one starts the cluster and the others join it), docs.k3s.io/cli/token.
+K3s's rules behind them: docs.k3s.io/upgrades (no downgrade, no minor version left out),
+docs.k3s.io/datastore/ha-embedded (an odd number of servers, the first one starts the cluster and the others join it),
+docs.k3s.io/cli/token.
 """
 
 from __future__ import annotations

@@ -1,0 +1,467 @@
+"""Why a cell does not answer: one sentence with its evidence and what to do.
+
+A table of predicates over ``Evidence``, the first that finds something speaks. Causes stand before their effects: where
+the host is cordoned, that the pod is pending and that Serve knows no application are no news.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from ..ray_serve import explain, verdict
+from . import quantities
+from .evidence import (
+    CRDS,
+    Evidence,
+    Object,
+    applications,
+    condition,
+    ended,
+    events_of,
+    is_ready,
+    is_running,
+    last_line,
+    one_line,
+    pod_host,
+    pod_name,
+    requests,
+    state,
+    statuses,
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is the matter."""
+
+    kind: str  # name of the predicate, for telling whether it is still the same
+    text: str
+    # Seconds for which it may go on before waiting is given up: 0 where nothing but a person changes it, and as long as
+    # Kubernetes or the engine may take to mend it by themselves otherwise.
+    patience_s: int
+
+
+Check = Callable[[Evidence], tuple[str, int] | None]
+
+PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+# What registries and the network say of an image that cannot be had, and what to do. First match wins.
+PULL_CAUSES: tuple[tuple[str, str], ...] = (
+    (r"InvalidImageName|couldn't parse image|invalid reference", "the name is no name of an image: correct it"),
+    (
+        r"not found|manifest unknown|does not exist|ErrImageNeverPull",
+        "the registry has no such image: build and push it with playbooks/images.yml, or correct its name",
+    ),
+    (
+        r"401|403|[Uu]nauthorized|denied|no basic auth|authorization failed",
+        "the registry does not let it be read: set the pull secret's user and password",
+    ),
+    (r"x509|certificate|http: server gave HTTP response", "the host does not trust the registry: see k3s_registries"),
+    (r"no such host|dial tcp|timeout|connection refused|EOF", "the host does not reach the registry"),
+    (r"no space left", "the host's disk is full: free space below /var/lib/rancher"),
+)
+_TOKEN = re.compile(
+    r"[^\"\n]*(401 Unauthorized|403 Forbidden|(?:Missing|Invalid) authentication token|failed to get auth secret|"
+    r"auth token key[^\"\n]*not found)[^\"\n]*"
+)
+
+
+def crds_missing(evidence: Evidence) -> tuple[str, int] | None:
+    """Without its CRDs the API has never heard of a RayService."""
+    missing = [name for name in CRDS if name not in evidence.crds]
+    if not missing:
+        return None
+    return (
+        f"the cluster does not know {' and '.join(missing)}: KubeRay's CRDs are missing; run playbooks/cluster.yml",
+        0,
+    )
+
+
+def operator_down(evidence: Evidence) -> tuple[str, int] | None:
+    """Nobody turns a RayService into pods."""
+    if evidence.operator is None or any(is_ready(pod) for pod in evidence.operator):
+        return None
+    where = f"the namespace {evidence.operator_namespace}"
+    if not evidence.operator:
+        return f"the KubeRay operator is not there: no pod of it in {where}; run playbooks/cluster.yml", 60
+    pod = evidence.operator[-1]
+    why = _pull(pod, evidence) or _ended(pod, evidence) or _pending(pod) or pod["status"]["phase"]
+    return f"the KubeRay operator does not run: its pod {pod_name(pod)} in {where}: {why}", 60
+
+
+def spec_refused(evidence: Evidence) -> tuple[str, int] | None:
+    """The operator looked at the RayService, or its RayCluster, and will not have it."""
+    ready = condition(evidence.service, "Ready")
+    if ready.get("reason") == "ValidationFailed":
+        return f"KubeRay refuses the cell: {one_line(ready.get('message', ''))}", 0
+    if ready.get("reason") == "InitializingTimeout":
+        return f"KubeRay has given up the cell for good: {one_line(ready['message'])}; delete its RayService", 0
+    refused = events_of(evidence, "InvalidRayServiceSpec", "InvalidRayClusterSpec", "InvalidRayClusterMetadata")
+    return (f"KubeRay refuses the cell: {one_line(refused[-1]['message'])}", 0) if refused else None
+
+
+def pod_refused(evidence: Evidence) -> tuple[str, int] | None:
+    """Kubernetes does not let the operator make the pod."""
+    refused = events_of(evidence, "FailedToCreateHeadPod", "FailedToCreateWorkerPod")
+    if not refused or evidence.pods:
+        return None
+    said = one_line(refused[-1]["message"], 500)
+    advice = ""
+    if "violates PodSecurity" in said:
+        advice = f"; the level of PodSecurity is a label of the namespace {evidence.namespace}"
+    elif match := re.search(r'RuntimeClass "?([\w.-]+)"? not found', said):
+        advice = f"; K3s makes {match[1]} when the vendor's container runtime is on the host: run playbooks/hosts.yml"
+    return f"Kubernetes refuses the cell's pod: {said}{advice}", 30
+
+
+def port_taken(evidence: Evidence) -> tuple[str, int] | None:
+    """Another service has the cell's node port."""
+    failed = events_of(evidence, "FailedToCreateService")
+    said = one_line(failed[-1]["message"]) if failed else ""
+    if "already allocated" not in said:
+        return None
+    return f"the cell's node port is another service's ({said}): remove that one, or set cell_port_base", 0
+
+
+def host_missing(evidence: Evidence) -> tuple[str, int] | None:
+    """The plan's host is no node, or one that is not heard of."""
+    if evidence.nodes is None:
+        return None
+    known = {pod_name(node): node for node in evidence.nodes}
+    for host in evidence.hosts:
+        if host not in known:
+            return f"the host {host} is not a node of the cluster: run playbooks/cluster.yml", 0
+        ready = condition(known[host], "Ready")
+        if ready.get("status") != "True":
+            said = one_line(ready.get("message", "")) or ready.get("reason", "it never was")
+            return f"the host {host} is not Ready ({said}): see `journalctl -u k3s-agent` on it", 180
+    return None
+
+
+def host_cordoned(evidence: Evidence) -> tuple[str, int] | None:
+    """Someone has closed the host to new pods."""
+    waiting = [pod for pod in evidence.pods if _unscheduled(pod)]
+    closed = [
+        pod_name(node)
+        for node in evidence.nodes or ()
+        if pod_name(node) in evidence.hosts and node.get("spec", {}).get("unschedulable")
+    ]
+    if not waiting or not closed:
+        return None
+    hosts = ", ".join(closed)
+    return (
+        f"the host {hosts} is cordoned and takes no pod ({pod_name(waiting[0])} waits): `kubectl uncordon {hosts}`",
+        60,
+    )
+
+
+def unschedulable(evidence: Evidence) -> tuple[str, int] | None:
+    """The pod does not fit on its host: what it lacks, and who has it."""
+    for pod in evidence.pods:
+        said = _unscheduled(pod)
+        if not said:
+            continue
+        name = pod_name(pod)
+        if "olume" in said:
+            return f"the weights' volume of {name} cannot be had: {one_line(said)}", 90
+        lacking = list(dict.fromkeys(re.findall(r"Insufficient ([\w./-]+\w)", said)))
+        if lacking:
+            return f"the pod {name} does not fit: {'; '.join(_lack(evidence, pod, one) for one in lacking)}", 120
+        taint = re.search(r"untolerated taint \{([^}]*)\}", said)
+        if taint:
+            where = ", ".join(evidence.hosts)
+            return f"the host {where} has the taint {taint[1].strip(': ')}, which {name} does not tolerate", 60
+        return f"the pod {name} cannot be placed on {', '.join(evidence.hosts)}: {one_line(said)}", 120
+    return None
+
+
+def image_pull(evidence: Evidence) -> tuple[str, int] | None:
+    """The host cannot get the image."""
+    for pod in evidence.pods:
+        if said := _pull(pod, evidence):
+            return f"{pod_host(pod, evidence)} {said}", 45
+    return None
+
+
+def mount_failed(evidence: Evidence) -> tuple[str, int] | None:
+    """A volume of the pod is not there: the weights' folder before all."""
+    for pod in evidence.pods:
+        if pod.get("status", {}).get("phase") != "Pending":
+            continue
+        failed = events_of(evidence, "FailedMount", "FailedMapVolume", name=pod_name(pod))
+        if not failed:
+            continue
+        said = one_line(failed[-1]["message"])
+        host = pod_host(pod, evidence)
+        if match := re.search(r"path \"?([^\" ]+)\"? does not exist", said):
+            return f"the weights are not on {host}: {match[1]} does not exist; run playbooks/models.yml", 90
+        return f"a volume of {pod_name(pod)} cannot be mounted on {host}: {said}", 90
+    return None
+
+
+def secret_missing(evidence: Evidence) -> tuple[str, int] | None:
+    """The token's Secret, or its key, is not there; or the image's user is not what the pod asks for."""
+    for pod in evidence.pods:
+        for container in statuses(pod):
+            waiting = state(container, "waiting")
+            if waiting.get("reason") != "CreateContainerConfigError":
+                continue
+            said = one_line(waiting.get("message", ""))
+            if re.search(r"[Ss]ecret", said):
+                return f"Ray's token is not there: {said}; run playbooks/serving.yml, which makes it", 60
+            return f"the container {container['name']} of {pod_name(pod)} cannot be made: {said}", 30
+    return None
+
+
+def out_of_memory(evidence: Evidence) -> tuple[str, int] | None:
+    """The kernel ended a container that went over its limit."""
+    for pod in evidence.pods:
+        for container in statuses(pod):
+            if ended(container).get("reason") != "OOMKilled":
+                continue
+            spec: Object = next((one for one in pod["spec"]["containers"] if one["name"] == container["name"]), {})
+            limit = ((spec.get("resources") or {}).get("limits") or {}).get("memory", "none")
+            times = container.get("restartCount", 0)
+            return (
+                f"the pod {pod_name(pod)} on {pod_host(pod, evidence)} ran out of memory (OOMKilled, limit {limit},"
+                f" restarted {times}x): raise ray_service_memory_headroom, or lower the model's kv_cache_gib"
+                " or context",
+                0 if times > 1 else 60,
+            )
+    return None
+
+
+def evicted(evidence: Evidence) -> tuple[str, int] | None:
+    """The kubelet sent the pod away because the host ran short of something."""
+    for pod in evidence.pods:
+        status = pod.get("status", {})
+        if status.get("phase") == "Failed" and status.get("reason"):
+            said = one_line(status.get("message", ""))
+            return f"{pod_host(pod, evidence)} ended the pod {pod_name(pod)} ({status['reason']}): {said}", 60
+    return None
+
+
+def token_refused(evidence: Evidence) -> tuple[str, int] | None:
+    """Ray and the operator hold different tokens."""
+    said = [event["message"] for event in events_of(evidence, "FailedToUpdateServeApplications")]
+    said += [line for line in evidence.operator_log.splitlines() if evidence.cell in line]
+    found = next((match[0].strip() for text in reversed(said) if (match := _TOKEN.search(text))), "")
+    if not found:
+        return None
+    return (
+        f"Ray does not take the operator's token ({one_line(found, 200)}): the Secret is not what the pods were started"
+        " with, or its key auth_token is missing; run playbooks/serving.yml again",
+        60,
+    )
+
+
+def crashed(evidence: Evidence) -> tuple[str, int] | None:
+    """A container ends again and again, or could not be started."""
+    for pod in evidence.pods:
+        for container in statuses(pod):
+            waiting = state(container, "waiting")
+            if waiting.get("reason") in ("CreateContainerError", "RunContainerError"):
+                return (
+                    f"the container {container['name']} of {pod_name(pod)} on {pod_host(pod, evidence)} cannot be"
+                    f" started: {one_line(waiting.get('message', ''))}",
+                    30,
+                )
+        if said := _ended(pod, evidence):
+            most = max(one.get("restartCount", 0) for one in statuses(pod))
+            return f"the pod {pod_name(pod)} on {pod_host(pod, evidence)} {said}", 0 if most > 2 else 60
+    return None
+
+
+def sandbox_failed(evidence: Evidence) -> tuple[str, int] | None:
+    """The container runtime of the host cannot make the pod."""
+    for pod in evidence.pods:
+        if is_ready(pod) or pod.get("status", {}).get("phase") != "Pending":
+            continue
+        failed = events_of(evidence, "FailedCreatePodSandBox", name=pod_name(pod))
+        if failed:
+            said, host = one_line(failed[-1]["message"]), pod_host(pod, evidence)
+            advice = ""
+            if match := re.search(r"no runtime for \"?(\w+)", said):
+                advice = f": containerd does not know the runtime {match[1]}; install it and restart K3s on the host"
+            return f"{host} cannot start the pod {pod_name(pod)} ({said}){advice}", 60
+    return None
+
+
+def serve_failed(evidence: Evidence) -> tuple[str, int] | None:
+    """Serve has an application and says that it failed."""
+    said = verdict(applications(evidence), evidence.cell)
+    known = applications(evidence)["applications"].get(evidence.cell, {}).get("status")
+    if said.ok or known not in ("DEPLOY_FAILED", "UNHEALTHY"):
+        return None
+    log = "\n".join([*evidence.logs.values(), said.detail])
+    available = evidence.memory_needed if evidence.memory_available is None else evidence.memory_available
+    return explain(said.text, log, available, evidence.memory_needed), 0 if said.done else 120
+
+
+def not_handed_over(evidence: Evidence) -> tuple[str, int] | None:
+    """The operator cannot hand the application to Ray.
+
+    Once or twice FailedToUpdateServeApplications belongs to every start, for the first call takes longer than the
+    operator waits; merged events keep the text of the first, so a later reason is only in the operator's log.
+    """
+    failed = events_of(evidence, "FailedToUpdateServeApplications")
+    count = sum(event.get("count") or (event.get("series") or {}).get("count") or 1 for event in failed)
+    refused = next((event for event in failed if re.search(r"\b4\d\d [A-Z]", event["message"])), None)
+    if applications(evidence)["applications"] or (count < 4 and not refused):
+        return None
+    lines = [line for line in evidence.operator_log.splitlines() if evidence.cell in line and "rror" in line]
+    said = one_line((refused or failed[-1])["message"])
+    more = f"; the operator's last word: {one_line(lines[-1])}" if lines and not refused else ""
+    return f"the operator could not hand the application to Ray (tried {count}x): {said}{more}", 60
+
+
+def not_probed(evidence: Evidence) -> tuple[str, int] | None:
+    """Ray runs and does not answer the kubelet."""
+    for pod in evidence.pods:
+        running = [one for one in statuses(pod) if is_running(one)]
+        failed = events_of(evidence, "Unhealthy", name=pod_name(pod))
+        if running and not is_ready(pod) and failed:
+            log = last_line(evidence.logs.get(pod_name(pod), ""))
+            more = f"; its last line: {log}" if log else ""
+            said = one_line(failed[-1]["message"])
+            return f"Ray in {pod_name(pod)} on {pod_host(pod, evidence)} does not answer: {said}{more}", 300
+    return None
+
+
+def not_taken_up(evidence: Evidence) -> tuple[str, int] | None:
+    """The operator runs and does not look here."""
+    if evidence.operator is None or evidence.service is None or evidence.service.get("status"):
+        return None
+    if evidence.waited_s < 30:
+        return None
+    return (
+        f"the KubeRay operator runs and has not taken up the cell after {evidence.waited_s:.0f} s: does it watch the"
+        f" namespace {evidence.namespace}?",
+        60,
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    crds_missing,
+    operator_down,
+    spec_refused,
+    pod_refused,
+    port_taken,
+    host_missing,
+    host_cordoned,
+    unschedulable,
+    image_pull,
+    mount_failed,
+    sandbox_failed,
+    secret_missing,
+    out_of_memory,
+    evicted,
+    crashed,
+    token_refused,
+    serve_failed,
+    not_handed_over,
+    not_probed,
+    not_taken_up,
+)
+
+
+def diagnose(evidence: Evidence) -> Finding | None:
+    """The first cause that the evidence shows; None if the cell is only starting."""
+    # A pod on its way out has nothing to say of its successor.
+    staying = tuple(pod for pod in evidence.pods if not pod["metadata"].get("deletionTimestamp"))
+    evidence = replace(evidence, pods=staying)
+    for check in CHECKS:
+        found = check(evidence)
+        if found:
+            return Finding(check.__name__, f"{evidence.cell}: {found[0].rstrip('.')}", found[1])
+    return None
+
+
+def progress(evidence: Evidence) -> str:
+    """What the cell is doing while nothing is the matter, in a few words."""
+    if not evidence.service:
+        return f"{evidence.cell}: to be applied"
+    if not evidence.pods:
+        return f"{evidence.cell}: waiting for its pods"
+    slow = [pod for pod in evidence.pods if not is_ready(pod)]
+    if slow:
+        what = next((state(one, "waiting").get("reason") for one in statuses(slow[0]) if state(one, "waiting")), None)
+        return f"{evidence.cell}: {pod_name(slow[0])} {what or 'starts'}"
+    return f"{evidence.cell}: {verdict(applications(evidence), evidence.cell).text}"
+
+
+def _unscheduled(pod: Object) -> str:
+    found = condition(pod, "PodScheduled")
+    return str(found.get("message", "")) if found.get("status") == "False" else ""
+
+
+def _pending(pod: Object) -> str:
+    said = _unscheduled(pod)
+    return f"it cannot be placed: {one_line(said)}" if said else ""
+
+
+def _pull(pod: Object, evidence: Evidence) -> str:
+    for container in statuses(pod):
+        waiting = state(container, "waiting")
+        reason = waiting.get("reason", "")
+        if reason not in PULL_REASONS:
+            continue
+        image = container.get("image") or next(
+            (one["image"] for one in pod["spec"]["containers"] if one["name"] == container["name"]), "?"
+        )
+        said = waiting.get("message", "")
+        if "desc = " not in said:  # a back-off of older kubelets does not repeat why
+            failed = [event["message"] for event in events_of(evidence, "Failed", name=pod_name(pod))]
+            said = next((text for text in reversed(failed) if "desc = " in text), said)
+        # The name of the image is repeated by everyone who hands the error on, and its digest may hold any number.
+        last = one_line(said.rpartition("desc = ")[2].rpartition(image)[2].strip(' ":')) or reason
+        advice = next((advice for pattern, advice in PULL_CAUSES if re.search(pattern, f"{reason} {last}")), "")
+        return f"cannot get the image {image} ({last}){f': {advice}' if advice else ''}"
+    return ""
+
+
+def _ended(pod: Object, evidence: Evidence) -> str:
+    for container in statuses(pod):
+        how = ended(container)
+        if not how or how.get("exitCode") == 0:
+            continue
+        if is_running(container) and container.get("ready"):
+            continue  # an old story
+        log = last_line(evidence.logs.get(pod_name(pod), "")) or one_line(how.get("message", ""))
+        times = container.get("restartCount", 0)
+        said = f"its last line: {log}" if log else "it left no line"
+        return f"ended with status {how.get('exitCode')}, restarted {times}x; {said}"
+    return ""
+
+
+def _lack(evidence: Evidence, pod: Object, resource: str) -> str:
+    asked = requests(pod).get(resource)
+    parts = [f"it lacks {resource}" if asked is None else f"it asks for {_amount(asked, resource)} of {resource}"]
+    for node in evidence.nodes or ():
+        host = pod_name(node)
+        if host not in evidence.hosts:
+            continue
+        text = (node.get("status", {}).get("allocatable") or {}).get(resource)
+        if text is None:
+            parts.append(f"{host} offers none: is its driver loaded, and does the device plugin run?")
+            continue
+        users = {
+            pod_name(other): requests(other)[resource]
+            for other in evidence.others
+            if other.get("spec", {}).get("nodeName") == host
+            and other.get("status", {}).get("phase") in ("Running", "Pending")
+            and requests(other).get(resource)
+        }
+        taken = _amount(sum(users.values()), resource) if users else ""
+        by = f", of which {taken} taken by {', '.join(sorted(users))}" if users else ""
+        parts.append(f"{host} has {_amount(quantities.value(str(text)), resource)}{by}")
+    return "; ".join(parts)
+
+
+def _amount(value: Fraction | int, resource: str) -> str:
+    number = float(value)
+    if resource in ("memory", "ephemeral-storage"):
+        return f"{number / 1024**3:.1f} GiB"
+    return f"{number:g}"

@@ -1,0 +1,129 @@
+"""What the API, the pods' logs and the operator's log show of one cell, and how it is read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from ..ray_serve import last_error
+from . import quantities
+
+Object = dict[str, Any]
+CRDS = ("rayclusters.ray.io", "rayservices.ray.io")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All of it as the API gives it (camelCase, what is absent left out), events and logs since the cell was applied.
+
+    What was not looked at is at its default, which nothing is concluded from.
+    """
+
+    cell: str
+    hosts: tuple[str, ...]
+    namespace: str = "heteroserve"
+    crds: tuple[str, ...] = CRDS  # those that the API has
+    service: Object | None = None  # RayService
+    cluster: Object | None = None  # its newest RayCluster
+    pods: tuple[Object, ...] = ()  # of the cell
+    events: tuple[Object, ...] = ()  # of RayService, RayClusters, pods and claims (core/v1)
+    nodes: tuple[Object, ...] | None = None  # of the cluster
+    others: tuple[Object, ...] = ()  # pods of anyone on the cell's hosts
+    logs: dict[str, str] = field(default_factory=dict)  # pod -> its last lines, of the container that died if one did
+    operator: tuple[Object, ...] | None = None  # pods of the KubeRay operator
+    operator_namespace: str = "kuberay-operator"
+    operator_log: str = ""
+    waited_s: float = 0.0  # since the cell was applied
+    memory_available: int | None = None  # of the host, bytes
+    memory_needed: int = 0  # as planned
+
+
+def condition(thing: Object | None, kind: str) -> Object:
+    """A condition of an object; empty if it has none of that type."""
+    found = ((thing or {}).get("status") or {}).get("conditions") or []
+    return next((one for one in found if one["type"] == kind), {})
+
+
+def statuses(pod: Object) -> list[Object]:
+    """Statuses of a pod's containers, those of init containers first."""
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
+def state(container: Object, kind: str) -> Object:
+    """Details of a container's state, "waiting" or "terminated"; empty if it is in another."""
+    return (container.get("state") or {}).get(kind) or {}
+
+
+def is_running(container: Object) -> bool:
+    """Whether a container runs now."""
+    return (container.get("state") or {}).get("running") is not None
+
+
+def ended(container: Object) -> Object:
+    """How a container ended: now, or the last time."""
+    return state(container, "terminated") or (container.get("lastState") or {}).get("terminated") or {}
+
+
+def pod_host(pod: Object, evidence: Evidence) -> str:
+    """The host of a pod, or where it would have to be."""
+    return pod.get("spec", {}).get("nodeName") or ", ".join(evidence.hosts)
+
+
+def pod_name(thing: Object) -> str:
+    """An object's name."""
+    return str(thing["metadata"]["name"])
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether all containers of a pod are."""
+    return condition(pod, "Ready").get("status") == "True"
+
+
+def requests(pod: Object) -> dict[str, Fraction]:
+    """What a pod's containers ask for, all together."""
+    total: dict[str, Fraction] = {}
+    for container in pod.get("spec", {}).get("containers", ()):
+        given = container.get("resources") or {}
+        for name, text in {**(given.get("limits") or {}), **(given.get("requests") or {})}.items():
+            total[name] = total.get(name, Fraction(0)) + quantities.value(str(text))
+    return total
+
+
+def events_of(evidence: Evidence, *reasons: str, name: str = "") -> list[Object]:
+    """Events with one of these reasons, the newest last; ``name`` picks those of one object."""
+    found = [
+        event
+        for event in evidence.events
+        if event.get("reason") in reasons and name in ("", (event.get("involvedObject") or {}).get("name"))
+    ]
+    return sorted(found, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def last_line(log: str) -> str:
+    """The last line that names an error, or else the last one that says anything."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", log).splitlines() if line.strip()]
+    return last_error(log) or (lines[-1][:400] if lines else "")
+
+
+def one_line(text: str, most: int = 300) -> str:
+    """Text without line breaks, cut where it is very long."""
+    short = " ".join(text.split())
+    return (short if len(short) <= most else f"{short[: most - 3]}...").rstrip(".")
+
+
+def applications(evidence: Evidence) -> dict[str, Any]:
+    """Serve's applications as KubeRay shows them, in the words of Serve's own REST API."""
+    status = (evidence.service or {}).get("status") or {}
+    found: dict[str, Any] = {}
+    # While a cluster is pending the active one's applications are not in the status.
+    for which in ("activeServiceStatus", "pendingServiceStatus"):
+        for name, one in ((status.get(which) or {}).get("applicationStatuses") or {}).items():
+            found[name] = {
+                "status": one.get("status", ""),
+                "message": one.get("message", ""),
+                "deployments": one.get("serveDeploymentStatuses") or {},
+            }
+    return {"applications": found}
