@@ -26,6 +26,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 leaving: {description: Names of the nodes that have to leave., returned: success, type: list}
+lost: {description: Those of them that nothing can be moved from any more., returned: success, type: list}
 labels: {description: "Node to labels that have to change, null for one that has to go.", returned: success, type: dict}
 """
 
@@ -85,7 +86,8 @@ def main() -> None:
             change = label_changes(item.labels, own)
             if change:
                 changes[item.name] = change
-    module.exit_json(changed=False, leaving=gone, labels=changes)
+    lost = [item.name for item in nodes if item.name in gone and not item.ready]
+    module.exit_json(changed=False, leaving=gone, lost=lost, labels=changes)
 
 
 if __name__ == "__main__":
