@@ -16,7 +16,7 @@ ansible.module_utils.__path__.append(str(ROOT / "python_plugins" / "module_utils
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first: lint, then units, then the real stack."""
-    order = {"lint": 0, "unit": 1, "bench": 2, "integration": 3}
+    order = {"lint": 0, "unit": 1, "bench": 2, "integration": 3, "molecule": 4, "cluster": 5}
     items.sort(key=lambda item: order.get(Path(item.path).relative_to(ROOT / "tests").parts[0], 1))
 
 

@@ -37,6 +37,7 @@ class CallbackModule(Default):
         super().__init__()
         self._started = time.monotonic()
         self._task_started: dict[str, float] = {}
+        self._title = ""
 
     @property
     def _verbose(self) -> bool:
@@ -47,8 +48,17 @@ class CallbackModule(Default):
             super().v2_playbook_on_play_start(play)
             return
         self._play = play
-        title = f"── {play.get_name().strip()} "
-        self._display.display(f"\n{title}{'─' * max(4, 78 - len(title))}", color="bright blue")
+        self._title = f"── {play.get_name().strip()} "
+
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        if self._verbose:
+            super().v2_playbook_on_no_hosts_matched()
+
+    def _show_title(self) -> None:
+        """The stage's name, once it has something to say: one that concerns no host of this inventory has not."""
+        if self._title:
+            self._display.display(f"\n{self._title}{'─' * max(4, 78 - len(self._title))}", color="bright blue")
+            self._title = ""
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         self._task_started[task._uuid] = time.monotonic()
@@ -65,6 +75,7 @@ class CallbackModule(Default):
             super().v2_playbook_on_include(included_file)
 
     def _line(self, result: Any, word: str, color: str, ending: str = "") -> None:
+        self._show_title()
         took = time.monotonic() - self._task_started.get(result._task._uuid, time.monotonic())
         timing = f"  ({took:.0f} s)" if took >= QUIET_FROM_S else ""
         name = result._task.get_name().split(" : ", 1)[-1]
@@ -81,6 +92,7 @@ class CallbackModule(Default):
         if result._task.action == "ansible.builtin.validate_argument_spec":
             return
         if data.get("report"):
+            self._show_title()
             self._display.display("\n" + "\n".join(f"  {line}" for line in str(data["report"]).splitlines()) + "\n")
         elif data.get("changed"):
             self._line(result, "changed", C.COLOR_CHANGED)
@@ -122,7 +134,7 @@ class CallbackModule(Default):
     def _failure(self, result: Any, word: str = "FAILED") -> None:
         data = result._result
         self._line(result, word, C.COLOR_ERROR)
-        words = str(data.get("msg") or "no message").strip()
+        words = str(data.get("msg") or data.get("censored") or "no message").strip()
         detail = str(data.get("stderr") or data.get("module_stderr") or "").strip()
         if detail and detail not in words:
             words = "\n".join([words, *detail.splitlines()[-6:]])
