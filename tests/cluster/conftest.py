@@ -35,6 +35,7 @@ class Cluster:
     servers: list[str]
     agents: list[str]
     retired: list[str] = field(default_factory=list)
+    ever: set[str] = field(default_factory=set)  # hosts that were in the inventory at some time
 
     @property
     def state(self) -> Path:
@@ -56,6 +57,7 @@ class Cluster:
 
     def write(self) -> None:
         """Write the inventory as the lists above say."""
+        self.ever |= {*self.servers, *self.agents, *self.retired}
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.copytree(ROOT / "molecule/inventory/group_vars", self.folder / "group_vars", dirs_exist_ok=True)
         groups: dict[str, Any] = {
@@ -124,6 +126,9 @@ class Cluster:
         self.play("molecule/hosts/create.yml", *limit)
 
     def remove_hosts(self) -> None:
+        """Also those that have left the inventory."""
+        self.agents[:] = sorted(self.ever - set(self.servers))
+        self.write()
         self.play("molecule/hosts/destroy.yml")
 
     def container(self, host: str) -> str:
@@ -132,7 +137,8 @@ class Cluster:
     def on(self, host: str, *words: str, text: str | None = None, check: bool = True) -> str:
         """What a command printed that ran on a host as root."""
         done = subprocess.run(
-            ["podman", "exec", "-i", self.container(host), *words],
+            # kubectl keeps what it learns in a home folder: here it must not, hosts are compared with what they were.
+            ["podman", "exec", "-i", "-e", "KUBECACHEDIR=/tmp/kube", self.container(host), *words],
             capture_output=True,
             text=True,
             timeout=180,
@@ -177,10 +183,12 @@ def clusters(number: int, servers: list[str], agents: list[str], folder: Path) -
     fault = missing()
     if fault:
         pytest.skip(fault)
-    cluster = Cluster(number, folder / "inventory", servers, agents)
+    cluster = Cluster(number, folder / "inventory", servers, list(agents))
     cluster.write()
     shutil.rmtree(cluster.state, ignore_errors=True)
     cluster.remove_hosts()
+    cluster.agents[:] = agents
+    cluster.write()
     cluster.make_hosts()
     yield cluster
     if not os.environ.get("HETEROSERVE_TEST_KEEP"):

@@ -106,7 +106,8 @@ def test_a_pod_that_asks_for_too_much_is_refused(cluster: Cluster) -> None:
         "spec": {"containers": [{"name": "a", "image": "a", "securityContext": {"privileged": True}}]},
     }
     done = subprocess.run(
-        ["podman", "exec", "-i", cluster.container("server-1"), "k3s", "kubectl", "create", "-f", "-"],
+        ["podman", "exec", "-i", "-e", "KUBECACHEDIR=/tmp/kube", cluster.container("server-1")]
+        + ["k3s", "kubectl", "create", "-f", "-"],
         input=json.dumps(pod),
         capture_output=True,
         text=True,
