@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.playbook_runs import kill_at
 
 STAGES = "validate,facts,plan,hosts,cluster"
 LIMIT_S = 900.0  # no playbook takes longer, on the slowest machine
@@ -104,22 +104,7 @@ class Cluster:
 
     def kill_at(self, text: str, *words: str) -> None:
         """Start ``up`` and kill it, and all that it waits for, with SIGKILL when it prints ``text``."""
-        with subprocess.Popen(
-            self.command("site.yml", "--tags", STAGES, *words),
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            cwd="/",
-        ) as process:
-            assert process.stdout is not None
-            printed = ""
-            for line in process.stdout:
-                printed += line
-                if re.search(text, line):
-                    os.killpg(process.pid, signal.SIGKILL)
-                    return
-        pytest.fail(f"up ended without printing {text!r}:\n{printed[-4000:]}")
+        kill_at(text, self.command("site.yml", "--tags", STAGES, *words), self.environment)
 
     def make_hosts(self, *hosts: str) -> None:
         limit = ["--limit", ",".join(["localhost", *hosts])] if hosts else []
@@ -159,11 +144,6 @@ class Cluster:
             name: any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"])
             for name, node in self.nodes(host).items()
         }
-
-
-def changed(printed: str) -> int:
-    """How many results of a run changed something."""
-    return sum(int(number) for number in re.findall(r"changed=(\d+)", printed))
 
 
 def missing() -> str | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import Cluster, changed, clusters
+from tests.cluster.conftest import Cluster, clusters
+from tests.playbook_runs import changed
 
 HERE = Path(__file__).parent
 UPGRADE = "v1.34.4+k3s2"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cluster.conftest import Cluster, changed, clusters
+from tests.cluster.conftest import Cluster, clusters
+from tests.playbook_runs import changed
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +14,8 @@ from typing import Any
 
 import pytest
 from heteroserve import processes
+
+from tests.playbook_runs import kill_at
 
 UP_S = 1500  # no command takes longer, on the slowest machine
 
@@ -64,28 +64,13 @@ class Installation:
 
     def kill_up_at(self, text: str) -> str:
         """Start ``up``, and kill it and all that it waits for with SIGKILL when it prints ``text``."""
-        with subprocess.Popen(
-            self.command("up"), env=self.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
-        ) as process:
-            assert process.stdout is not None
-            printed = ""
-            for line in process.stdout:
-                printed += line
-                if re.search(text, line):
-                    os.killpg(process.pid, signal.SIGKILL)
-                    return printed
-        pytest.fail(f"up ended without printing {text!r}:\n{printed[-4000:]}")
+        return kill_at(text, self.command("up"), self.environment)
 
     def plan(self) -> dict[str, Any]:
         return dict(json.loads((self.state / "plan.json").read_text()))
 
     def members(self) -> dict[int, str]:
         return processes.members(processes.INSTALLATION, str(self.state))
-
-
-def changed(done: subprocess.CompletedProcess[str]) -> int:
-    """How many results of a run changed something."""
-    return sum(int(number) for number in re.findall(r"changed=(\d+)", done.stdout))
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,10 @@ import openai
 import pytest
 from heteroserve import processes
 
+from tests.playbook_runs import changed
 from tests.stub_http import StubHandler
 
-from .conftest import Installation, changed, installation
+from .conftest import Installation, installation
 
 pytestmark = pytest.mark.integration
 KEY = "sk-alice"
@@ -106,7 +107,7 @@ def gateway(root: Path, scratch: Path) -> Iterator[Gateway]:
     done = made.run("run", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     again = made.run("run", *arguments)
-    assert changed(again) == 0, again.stdout
+    assert changed(again.stdout) == 0, again.stdout
     time.sleep(2)
     yield Gateway(made, cells)
     processes.end(processes.INSTALLATION, str(made.state), grace_s=5)

@@ -15,7 +15,9 @@ import httpx
 import openai
 import pytest
 
-from .conftest import Installation, changed
+from tests.playbook_runs import changed
+
+from .conftest import Installation
 
 pytestmark = pytest.mark.integration
 MODEL = "smollm2-135m-instruct"
@@ -50,13 +52,13 @@ def test_the_printed_command_answers(local: Installation) -> None:
 def test_a_second_up_changes_nothing(local: Installation) -> None:
     started = time.monotonic()
     done = local.up()
-    assert changed(done) == 0, [line for line in done.stdout.splitlines() if "changed" in line]
+    assert changed(done.stdout) == 0, [line for line in done.stdout.splitlines() if "changed" in line]
     print(f"second up: {time.monotonic() - started:.0f} s")
 
 
 def test_check_mode_changes_nothing(local: Installation) -> None:
     done = local.up("--check", "--diff")
-    assert changed(done) == 0, done.stdout
+    assert changed(done.stdout) == 0, done.stdout
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
@@ -198,7 +200,7 @@ def test_down_leaves_no_process_and_up_finds_everything_again(local: Installatio
     status = local.run("status")
     assert status.returncode != 0
     assert "is down" in status.stdout
-    assert changed(local.run("down")) == 0
+    assert changed(local.run("down").stdout) == 0
 
 
 def test_purge_removes_what_was_made_and_nothing_else(local: Installation) -> None:

@@ -1,0 +1,30 @@
+"""What tests do with runs of playbooks: count what they changed, and kill them half-way."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+
+def changed(printed: str) -> int:
+    """How many results of a run changed something."""
+    return sum(int(number) for number in re.findall(r"changed=(\d+)", printed))
+
+
+def kill_at(text: str, command: list[str], environment: dict[str, str]) -> str:
+    """Start ``command``, and kill it and all that it waits for with SIGKILL when it prints ``text``."""
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd="/"
+    ) as process:
+        assert process.stdout is not None
+        printed = ""
+        for line in process.stdout:
+            printed += line
+            if re.search(text, line):
+                os.killpg(process.pid, signal.SIGKILL)
+                return printed
+    pytest.fail(f"the run ended without printing {text!r}:\n{printed[-4000:]}")
