@@ -72,6 +72,12 @@ def test_a_lost_server_is_survived_and_repaired(cluster: Cluster) -> None:
     assert done.returncode == 4, "Ansible says that a host was not reached"
     assert "server-1" in done.stdout
     subprocess.run(["podman", "start", cluster.container("server-1")], check=True, capture_output=True)
+    booted = ("running", "degraded")
+    until(
+        lambda: cluster.on("server-1", "systemctl", "is-system-running", check=False).strip() in booted,
+        120,
+        "server-1 does not boot",
+    )
     # It comes back without what it had: the disk was replaced.
     cluster.on("server-1", "systemctl", "stop", "k3s", check=False)
     cluster.on("server-1", "rm", "-rf", "/var/lib/rancher/k3s/server", "/etc/rancher", "/var/lib/rancher/k3s/agent")
