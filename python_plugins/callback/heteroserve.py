@@ -18,12 +18,15 @@ extends_documentation_fragment:
 """
 
 import time
+from pathlib import Path
 from typing import Any
 
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as Default
 
 QUIET_FROM_S = 2.0  # times shorter than this are not worth reading
+# Playbooks that are a part of a stage of another name.
+PART_OF = {"k3s": "cluster"}
 
 
 class CallbackModule(Default):
@@ -38,12 +41,22 @@ class CallbackModule(Default):
         self._started = time.monotonic()
         self._task_started: dict[str, float] = {}
         self._title = ""
+        self._playbook, self._stage, self._stage_started = "", "", self._started
+        self._took: dict[str, float] = {}
 
     @property
     def _verbose(self) -> bool:
         return self._display.verbosity > 0
 
+    def _enter(self, stage: str) -> None:
+        """Note how long the stage before took: a stage is a playbook, whatever plays it consists of."""
+        now = time.monotonic()
+        if self._stage:
+            self._took[self._stage] = self._took.get(self._stage, 0.0) + now - self._stage_started
+        self._stage, self._stage_started = stage, now
+
     def v2_playbook_on_play_start(self, play: Any) -> None:
+        self._playbook = Path(play.get_path().rpartition(":")[0]).stem
         if self._verbose:
             super().v2_playbook_on_play_start(play)
             return
@@ -61,6 +74,8 @@ class CallbackModule(Default):
             self._title = ""
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        # Plays that the tags leave out begin as well, and have no task.
+        self._enter(PART_OF.get(self._playbook, self._playbook))
         self._task_started[task._uuid] = time.monotonic()
         if self._verbose:
             super().v2_playbook_on_task_start(task, is_conditional)
@@ -142,5 +157,10 @@ class CallbackModule(Default):
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         super().v2_playbook_on_stats(stats)
-        if not self._verbose:
-            self._display.display(f"took {time.monotonic() - self._started:.0f} s")
+        if self._verbose:
+            return
+        self._enter("")
+        if len(self._took) > 1:
+            rows = [f"  {stage:<12}{took:>6.0f} s" for stage, took in self._took.items()]
+            self._display.display("\n".join(rows))
+        self._display.display(f"took {time.monotonic() - self._started:.0f} s")

@@ -13,9 +13,10 @@ description:
 options:
   plan: {description: The plan., type: dict, required: true}
   addresses: {description: For each host the address on which its cells listen., type: dict, required: true}
-  endpoint: {description: "The endpoint, without C(/v1).", type: str, required: true}
-  question: {description: What is asked., type: str, required: true}
-  answer: {description: Regular expression that a right answer matches., type: str, required: true}
+  endpoint: {description: "The endpoint, without C(/v1). Where it is left out, only cells are asked.", type: str}
+  cells: {description: Names of the cells that are asked; all where left out., type: list, elements: str}
+  question: {description: What is asked., type: str, default: What is the capital of France?}
+  answer: {description: Regular expression that a right answer matches., type: str, default: Paris}
   checks: {description: "For single models, by their name: question and answer.", type: dict, default: {}}
   key_file: {description: "File with an API key for the endpoint, where it asks for one.", type: path}
   timeout: {description: Seconds that one answer may take., type: int, default: 120}
@@ -33,8 +34,6 @@ EXAMPLES = r"""
     plan: "{{ plan }}"
     addresses: {local: 127.0.0.1}
     endpoint: http://127.0.0.1:8080
-    question: What is the capital of France?
-    answer: Paris
 """
 
 RETURN = r"""
@@ -48,7 +47,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.heteroserve.endpoint import Target, targets
+from ansible.module_utils.heteroserve.endpoint import Target, chosen_part, targets
 from ansible.module_utils.heteroserve.openai_probe import Answer, ask, fault_of
 from ansible.module_utils.heteroserve.table import table
 
@@ -113,9 +112,10 @@ def main() -> None:
         argument_spec={
             "plan": {"type": "dict", "required": True},
             "addresses": {"type": "dict", "required": True},
-            "endpoint": {"type": "str", "required": True},
-            "question": {"type": "str", "required": True},
-            "answer": {"type": "str", "required": True},
+            "endpoint": {"type": "str"},
+            "cells": {"type": "list", "elements": "str"},
+            "question": {"type": "str", "default": "What is the capital of France?"},
+            "answer": {"type": "str", "default": "Paris"},
             "checks": {"type": "dict", "default": {}},
             "key_file": {"type": "path", "no_log": False},
             "timeout": {"type": "int", "default": 120},
@@ -128,7 +128,8 @@ def main() -> None:
     asked = module.params
     key = Path(asked["key_file"]).read_text().strip() if asked["key_file"] else ""
     usual = {"question": asked["question"], "answer": asked["answer"]}
-    chosen = targets(asked["plan"], asked["addresses"], asked["endpoint"], usual, asked["checks"], bool(key))
+    plan = chosen_part(asked["plan"], asked["cells"])
+    chosen = targets(plan, asked["addresses"], asked["endpoint"], usual, asked["checks"], bool(key))
     checks = [check(target, key, asked["timeout"], asked["attempts"]) for target in chosen]
     bad = [f"{item['name']}: {item['reason']}" for item in checks if not item["ok"]]
     module.exit_json(changed=False, healthy=not bad, checks=checks, report=report(checks), faults=bad)

@@ -36,6 +36,7 @@ class Cluster:
     agents: list[str]
     retired: list[str] = field(default_factory=list)
     ever: set[str] = field(default_factory=set)  # hosts that were in the inventory at some time
+    settings: dict[str, Any] = field(default_factory=dict)  # variables beyond molecule/inventory's
 
     @property
     def state(self) -> Path:
@@ -60,6 +61,8 @@ class Cluster:
         self.ever |= {*self.servers, *self.agents, *self.retired}
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.copytree(ROOT / "molecule/inventory/group_vars", self.folder / "group_vars", dirs_exist_ok=True)
+        # Group variables are read in the order of their files' names.
+        (self.folder / "group_vars" / "all" / "zz-test.yml").write_text(yaml.safe_dump(self.settings))
         groups: dict[str, Any] = {
             "serving": self.agents or self.servers,
             "k3s_server": self.servers,
@@ -93,14 +96,18 @@ class Cluster:
             cwd="/",
         )
 
-    def play(self, playbook: str, *words: str) -> str:
+    def play(self, playbook: str, *words: str, limit_s: float = LIMIT_S) -> str:
         """Run a playbook that has to succeed; what it printed."""
-        done = self.try_play(playbook, *words)
+        done = self.try_play(playbook, *words, limit_s=limit_s)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         return done.stdout
 
     def up(self, *words: str) -> str:
         return self.play("site.yml", "--tags", STAGES, *words)
+
+    def serve(self, *words: str) -> str:
+        """All of site.yml."""
+        return self.play("site.yml", *words, limit_s=2 * LIMIT_S)
 
     def kill_at(self, text: str, *words: str) -> None:
         """Start ``up`` and kill it, and all that it waits for, with SIGKILL when it prints ``text``."""
@@ -119,9 +126,9 @@ class Cluster:
     def container(self, host: str) -> str:
         return f"hs{self.number}-{host}"
 
-    def on(self, host: str, *words: str, text: str | None = None, check: bool = True) -> str:
-        """What a command printed that ran on a host as root."""
-        done = subprocess.run(
+    def run_on(self, host: str, *words: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command on a host as root and keep what it printed."""
+        return subprocess.run(
             # kubectl keeps what it learns in a home folder: here it must not, hosts are compared with what they were.
             ["podman", "exec", "-i", "-e", "KUBECACHEDIR=/tmp/kube", self.container(host), *words],
             capture_output=True,
@@ -129,6 +136,10 @@ class Cluster:
             timeout=180,
             input=text,
         )
+
+    def on(self, host: str, *words: str, text: str | None = None, check: bool = True) -> str:
+        """What a command printed that ran on a host as root."""
+        done = self.run_on(host, *words, text=text)
         assert done.returncode == 0 or not check, f"{host}: {' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -165,11 +176,12 @@ def clusters(number: int, servers: list[str], agents: list[str], folder: Path) -
         pytest.skip(fault)
     cluster = Cluster(number, folder / "inventory", servers, list(agents))
     cluster.write()
-    shutil.rmtree(cluster.state, ignore_errors=True)
-    cluster.remove_hosts()
-    cluster.agents[:] = agents
-    cluster.write()
-    cluster.make_hosts()
+    if not os.environ.get("HETEROSERVE_TEST_REUSE"):
+        shutil.rmtree(cluster.state, ignore_errors=True)
+        cluster.remove_hosts()
+        cluster.agents[:] = agents
+        cluster.write()
+        cluster.make_hosts()
     yield cluster
     if not os.environ.get("HETEROSERVE_TEST_KEEP"):
         cluster.remove_hosts()

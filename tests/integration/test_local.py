@@ -15,13 +15,12 @@ import httpx
 import openai
 import pytest
 
+from tests.endpoint_behaviour import MODEL, QUESTION, EndpointBehaviour
 from tests.playbook_runs import changed
 
 from .conftest import Installation
 
 pytestmark = pytest.mark.integration
-MODEL = "smollm2-135m-instruct"
-QUESTION = {"role": "user", "content": "What is the capital of France?"}
 
 
 @pytest.fixture
@@ -61,60 +60,10 @@ def test_check_mode_changes_nothing(local: Installation) -> None:
     assert changed(done.stdout) == 0, done.stdout
 
 
-def test_models_are_listed(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == [MODEL]
+class TestEndpoint(EndpointBehaviour):
+    """What clients see of it, as under every runtime."""
 
-
-def test_a_chat_is_answered_with_usage(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(model=MODEL, messages=[QUESTION], temperature=0, max_tokens=20)  # type: ignore[list-item]
-    assert "Paris" in (answer.choices[0].message.content or "")
-    assert answer.choices[0].finish_reason == "stop"
-    assert answer.usage is not None
-    assert answer.usage.prompt_tokens > 10
-    assert 1 < answer.usage.completion_tokens < 20
-
-
-def test_a_chat_is_streamed_piece_by_piece(client: openai.OpenAI) -> None:
-    pieces, usage = [], None
-    for event in client.chat.completions.create(
-        model=MODEL,
-        messages=[QUESTION],  # type: ignore[list-item]
-        temperature=0,
-        max_tokens=20,
-        stream=True,
-        stream_options={"include_usage": True},
-    ):
-        usage = event.usage or usage
-        pieces += [choice.delta.content for choice in event.choices if choice.delta.content]
-    assert "Paris" in "".join(pieces)
-    assert len(pieces) > 3
-    assert usage is not None
-    assert usage.completion_tokens >= len(pieces)
-
-
-def test_a_completion_is_answered(client: openai.OpenAI) -> None:
-    answer = client.completions.create(model=MODEL, prompt="One, two, three,", temperature=0, max_tokens=4)
-    assert "four" in answer.choices[0].text.lower()
-
-
-def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match=f"does not exist. Known are: {MODEL}") as caught:
-        client.chat.completions.create(model="gpt-4", messages=[QUESTION])  # type: ignore[list-item]
-    assert caught.value.code == "model_not_found"
-
-
-def test_a_prompt_longer_than_the_context_is_refused(client: openai.OpenAI) -> None:
-    long = {"role": "user", "content": "word " * 5000}
-    with pytest.raises(openai.BadRequestError, match="4096"):
-        client.chat.completions.create(model=MODEL, messages=[long])  # type: ignore[list-item]
-
-
-def test_a_body_longer_than_any_context_is_refused(client: openai.OpenAI) -> None:
-    long = {"role": "user", "content": "word " * 100_000}
-    with pytest.raises(openai.APIStatusError) as caught:
-        client.chat.completions.create(model=MODEL, messages=[long])  # type: ignore[list-item]
-    assert caught.value.status_code == 413
-    assert caught.value.code == "request_too_large"
+    context = 4096
 
 
 def test_secrets_stay_secret(local: Installation) -> None:

@@ -27,12 +27,12 @@ class Target:
 def targets(
     plan: dict[str, Any],
     addresses: dict[str, str],
-    endpoint: str,
+    endpoint: str | None,
     check: dict[str, str],
     checks: dict[str, dict[str, str]],
     with_key: bool,
 ) -> list[Target]:
-    """Every cell by itself, then each model through the gateway.
+    """Every cell by itself, then each model through the gateway where ``endpoint`` names it.
 
     ``addresses`` are those on which the hosts' cells listen; ``check`` is the usual question and answer, ``checks``
     those of single models.
@@ -45,8 +45,13 @@ def targets(
 
     return [
         *(target(cell["name"], cell["model"], cell_url(cell, addresses), False) for cell in plan["cells"]),
-        *(target("endpoint", model["name"], endpoint, with_key) for model in plan["models"]),
+        *(target("endpoint", model["name"], endpoint, with_key) for model in plan["models"] if endpoint),
     ]
+
+
+def chosen_part(plan: dict[str, Any], cells: list[str] | None) -> dict[str, Any]:
+    """The plan with these cells alone; all of it if they are None."""
+    return plan if cells is None else {**plan, "cells": [cell for cell in plan["cells"] if cell["name"] in cells]}
 
 
 def cell_url(cell: dict[str, Any], addresses: dict[str, str]) -> str:

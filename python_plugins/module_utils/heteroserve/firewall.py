@@ -91,10 +91,10 @@ def rules(wanted: Wanted) -> tuple[Rule, ...]:
     """Every connection from outside that the host takes; the rest is dropped."""
     own = wanted.roles[wanted.host]
     nodes = _of(wanted, "node")
+    admins = _unique([*nodes, *([wanted.client] if wanted.client else []), *wanted.admin_sources])
     found = [Rule(str(wanted.ssh_port), "SSH", wanted.ssh_sources or None)]
     if own.server:
-        admins = (*nodes, *([wanted.client] if wanted.client else []), *wanted.admin_sources)
-        found.append(Rule("6443", "K3s' API, for its nodes and for whoever runs Ansible", _unique(admins)))
+        found.append(Rule("6443", "K3s' API, for its nodes and for whoever runs Ansible", admins))
         servers = _of(wanted, "server")
         if len(servers) > len(wanted.addresses[wanted.host]):
             found.append(Rule("2379-2380", "etcd, between servers", servers))
@@ -114,7 +114,8 @@ def rules(wanted: Wanted) -> tuple[Rule, ...]:
     for port in wanted.monitored_ports:
         found.append(Rule(str(port), "figures, for monitoring", _of(wanted, "monitoring")))
     if wanted.host == wanted.registry_host and wanted.registry_port:
-        found.append(Rule(str(wanted.registry_port), "the registry, for nodes that pull images", nodes))
+        reason = "the registry, for nodes that pull images and for whoever runs Ansible, which builds them"
+        found.append(Rule(str(wanted.registry_port), reason, admins))
     for port in wanted.weights_ports if wanted.host == wanted.weights_host else ():
         found.append(Rule(str(port), "weights, for nodes that copy or mount them", nodes))
     for opening in wanted.openings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import heteroserve.efficiencies as table
 import pytest
 from heteroserve.hardware import Problem
@@ -308,6 +310,31 @@ def test_long_names_stay_labels() -> None:
     name = "Organisation/A-Very-Long-Name-Of-A-Model.That-Nobody-Would-Type-Twice"
     plan = plan_of(hosts("h100"), model("llama-3.1-8b", name))
     assert all(len(cell.name) <= 47 for cell in plan.cells)
+    assert len({cell.name for cell in plan.cells}) == len(plan.cells)
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("7b-chat", "m-7b-chat-h100-"),
+        ("_7B_chat", "m-7b-chat-h100-"),
+        ("llama-7b", "llama-7b-h100-"),
+        ("Qwen/7b", "qwen-7b-h100-"),
+        ("7" * 60, "m-777"),
+    ],
+)
+def test_names_of_cells_begin_with_a_letter(name: str, begins: str) -> None:
+    """A RayService's name has to (DNS-1035), because Services are called after it."""
+    plan = plan_of(hosts("h100"), model("llama-3.1-8b", name))
+    assert plan.cells
+    for cell in plan.cells:
+        assert cell.name.startswith(begins)
+        assert re.fullmatch(r"[a-z][a-z0-9-]{0,45}[a-z0-9]", cell.name)
+
+
+def test_models_whose_names_differ_by_the_added_letter_have_cells_of_their_own() -> None:
+    plan = plan_of(hosts("h100", "h100"), model("llama-3.1-8b", "7b"), model("llama-3.1-8b", "m-7b"))
+    assert {cell.model for cell in plan.cells} == {"7b", "m-7b"}
     assert len({cell.name for cell in plan.cells}) == len(plan.cells)
 
 

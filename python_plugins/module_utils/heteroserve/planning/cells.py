@@ -32,8 +32,13 @@ def short_kind(kind: str) -> str:
 
 
 def cell_prefix(model: str, kind: str) -> str:
-    """Model and accelerator as a DNS label; a name that had to be cut ends in a hash of the whole."""
+    """Model and accelerator as a DNS label that begins with a letter, as the name of a Kubernetes Service has to.
+
+    A name that had to be cut ends in a hash of the whole.
+    """
     text = re.sub(r"[^a-z0-9]+", "-", f"{model}-{short_kind(kind)}".lower()).strip("-")
+    if not text[:1].isalpha():
+        text = f"m-{text}"
     if len(text) <= LONGEST_NAME - 4:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]

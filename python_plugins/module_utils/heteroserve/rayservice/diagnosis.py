@@ -7,7 +7,7 @@ the host is cordoned, that the pod is pending and that Serve knows no applicatio
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -47,19 +47,19 @@ class Finding:
 Check = Callable[[Evidence], tuple[str, int] | None]
 
 PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+NOT_BUILT = "the registry has no such image: build and push it with playbooks/images.yml, or correct its name"
+UNREACHED = "the host does not reach the registry"
+LAY_IT_OUT = "put its archive into the folder images of airgap_dir, or correct its name"
 # What registries and the network say of an image that cannot be had, and what to do. First match wins.
 PULL_CAUSES: tuple[tuple[str, str], ...] = (
     (r"InvalidImageName|couldn't parse image|invalid reference", "the name is no name of an image: correct it"),
-    (
-        r"not found|manifest unknown|does not exist|ErrImageNeverPull",
-        "the registry has no such image: build and push it with playbooks/images.yml, or correct its name",
-    ),
+    (r"not found|manifest unknown|does not exist|ErrImageNeverPull", NOT_BUILT),
     (
         r"401|403|[Uu]nauthorized|denied|no basic auth|authorization failed",
         "the registry does not let it be read: set the pull secret's user and password",
     ),
     (r"x509|certificate|http: server gave HTTP response", "the host does not trust the registry: see k3s_registries"),
-    (r"no such host|dial tcp|timeout|connection refused|EOF", "the host does not reach the registry"),
+    (r"no such host|dial tcp|timeout|connection refused|EOF", UNREACHED),
     (r"no space left", "the host's disk is full: free space below /var/lib/rancher"),
 )
 _TOKEN = re.compile(
@@ -87,8 +87,11 @@ def operator_down(evidence: Evidence) -> tuple[str, int] | None:
     if not evidence.operator:
         return f"the KubeRay operator is not there: no pod of it in {where}; run playbooks/cluster.yml", 60
     pod = evidence.operator[-1]
-    why = _pull(pod, evidence) or _ended(pod, evidence) or _pending(pod) or pod["status"]["phase"]
-    return f"the KubeRay operator does not run: its pod {pod_name(pod)} in {where}: {why}", 60
+    # Its image is not ours to build. K3s asks the site's registry first, and the image's own last.
+    own = {NOT_BUILT: f"the registry has no such image: {LAY_IT_OUT}", UNREACHED: f"{UNREACHED}: {LAY_IT_OUT}"}
+    why = _pull(pod, evidence, own) or _ended(pod, evidence) or _pending(pod)
+    said = why or f"it is {pod['status']['phase']} and not ready"
+    return f"the KubeRay operator does not run: its pod {pod_name(pod)} in {where}: {said}", 60 if why else 180
 
 
 def spec_refused(evidence: Evidence) -> tuple[str, int] | None:
@@ -402,7 +405,7 @@ def _pending(pod: Object) -> str:
     return f"it cannot be placed: {one_line(said)}" if said else ""
 
 
-def _pull(pod: Object, evidence: Evidence) -> str:
+def _pull(pod: Object, evidence: Evidence, own: Mapping[str, str] | None = None) -> str:
     for container in statuses(pod):
         waiting = state(container, "waiting")
         reason = waiting.get("reason", "")
@@ -418,6 +421,7 @@ def _pull(pod: Object, evidence: Evidence) -> str:
         # The name of the image is repeated by everyone who hands the error on, and its digest may hold any number.
         last = one_line(said.rpartition("desc = ")[2].rpartition(image)[2].strip(' ":')) or reason
         advice = next((advice for pattern, advice in PULL_CAUSES if re.search(pattern, f"{reason} {last}")), "")
+        advice = (own or {}).get(advice, advice)
         return f"cannot get the image {image} ({last}){f': {advice}' if advice else ''}"
     return ""
 

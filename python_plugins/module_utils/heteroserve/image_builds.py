@@ -1,0 +1,220 @@
+"""Images of engines: where each comes from, what it is made of, and how a build reaches the package index.
+
+A build's name ("vllm-cpu") names its folder in images/, its lock in requirements/ and its place in the registry.
+"""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+REPOSITORY = "heteroserve"  # of all engine images, in the registry and in the build host's storage
+SETTINGS = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy", "timeout", "retries")
+LISTS = ("extra-index-url", "find-links", "trusted-host")
+CA_IN_BUILD = "/etc/pip-ca.pem"  # where the Containerfiles mount the secret ca
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an image is made of. The same recipe is not built twice."""
+
+    containerfile: str
+    lock: str
+    base: str
+
+    @property
+    def digest(self) -> str:
+        """Sixteen digits that are the image's tag too: a recipe that changed is another tag."""
+        return hashlib.sha256("\0".join((self.containerfile, self.lock, self.base)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an image comes from: "reference" and "archive" are there already, "build" may have to be made."""
+
+    kind: str
+    reference: str = ""
+
+
+def repository(build: str) -> str:
+    """Where a registry keeps the images of a build."""
+    return f"{REPOSITORY}/{build}"
+
+
+def default_base(containerfile: str) -> str:
+    """The base that a Containerfile names. Raises ValueError if it names none."""
+    found = re.search(r"^ARG BASE=(\S+)$", containerfile, re.MULTILINE)
+    if not found:
+        raise ValueError("has no line ARG BASE=IMAGE")
+    return found[1]
+
+
+def locked_version(lock: str, package: str) -> str:
+    """The version of a package in a lock file. Raises ValueError if it is not in it."""
+    found = re.search(rf"^{re.escape(package)}==(\S+)", lock, re.MULTILINE)
+    if not found:
+        raise ValueError(f"does not name {package}")
+    return found[1]
+
+
+def choose(
+    build: str, references: Mapping[str, str], archived: Mapping[str, Mapping[str, str]], recipes: Iterable[str]
+) -> Source:
+    """The first of: a reference that was given, an archive that the registry has, a build. Raises ValueError.
+
+    ``archived`` is what the role registry has pushed: full name -> digest and reference.
+    """
+    if build in references:
+        reference = references[build]
+        if not re.search(r"^\S+/\S+@sha256:[0-9a-f]{64}$", reference):
+            raise ValueError(
+                f"images_references: {build} is {reference!r}, which may become another image unseen: give its digest,"
+                " as REGISTRY/NAME@sha256:..."
+            )
+        return Source("reference", reference)
+    ours = {
+        name: entry["reference"]
+        for name, entry in archived.items()
+        if re.fullmatch(rf"[^/]+/{re.escape(repository(build))}(:[^/]*)?", name)
+    }
+    if len(set(ours.values())) > 1:
+        raise ValueError(
+            f"the registry was given several archives of {build} ({', '.join(sorted(ours))}): leave one in"
+            " registry_archives, or name the one to use in images_references"
+        )
+    if ours:
+        return Source("archive", next(iter(ours.values())))
+    if build not in recipes:
+        raise ValueError(f"nothing says how {build} is built: name an image of it in images_references")
+    return Source("build")
+
+
+def pip_settings(listing: str) -> dict[str, str]:
+    """What decides where pip gets packages from, of the output of ``pip config list``.
+
+    Lines are SECTION.KEY='VALUE'. Those of ``install`` beat those of ``global``, and environment variables beat both.
+    """
+    found: dict[str, str] = {}
+    for section in ("global", "install", ":env:"):
+        for line in listing.splitlines():
+            place, equals, value = line.partition("=")
+            if equals and place.startswith(f"{section}."):
+                key = place.removeprefix(f"{section}.").replace("_", "-")
+                if key in (*SETTINGS, "cert"):
+                    found[key] = str(ast.literal_eval(value))
+    return found
+
+
+def local_folders(settings: Mapping[str, str]) -> dict[str, str]:
+    """Folders of this machine among the settings: as they are written -> folder that must be readable in a build.
+
+    The pages of an index name files beside it (../../packages), so its parent is needed too.
+    """
+    folders = {}
+    for key in ("index-url", "extra-index-url", "find-links"):
+        for word in settings.get(key, "").split():
+            if word.startswith(("file://", "/")):
+                path = unquote(urlsplit(word).path).rstrip("/")
+                folders[word] = path if key == "find-links" else path.rpartition("/")[0] or path
+    return folders
+
+
+def pip_configuration(settings: Mapping[str, str], served: Mapping[str, str], index: str = "") -> str:
+    """The file pip.conf of a build.
+
+    ``served`` says at which address a build finds each folder of ``local_folders``; ``index`` replaces the usual index.
+    """
+    folders = local_folders(settings)
+
+    def seen(word: str) -> str:
+        if word not in folders:
+            return word
+        rest = unquote(urlsplit(word).path).rstrip("/").removeprefix(folders[word].rstrip("/"))
+        return served[folders[word]].rstrip("/") + quote(rest) + "/"
+
+    file = configparser.RawConfigParser()
+    file.add_section("global")
+    for key in SETTINGS:
+        if key in settings:
+            value = "\n".join(map(seen, settings[key].split())) if key in LISTS else settings[key]
+            file.set("global", key, seen(value) if key == "index-url" else value)
+    if index:
+        file.set("global", "index-url", index)
+    if settings.get("cert"):
+        file.set("global", "cert", CA_IN_BUILD)
+    text = io.StringIO()
+    file.write(text)
+    return text.getvalue()
+
+
+def step(line: str, what: str, seen: int, total: int) -> str | None:
+    """What a line that a build prints says of how far it is; None if it says nothing of that.
+
+    ``seen`` is how many packages of ``total`` pip has reached.
+    """
+    if found := re.match(r"(?:\[(\d+)/(\d+)\] )?STEP (\d+)(?:/(\d+))?: (\w+)", line):
+        stage = f"stage {found[1]} of {found[2]}, " if found[1] else ""
+        return f"{what}: {stage}step {found[3]}{f' of {found[4]}' if found[4] else ''} ({found[5]})"
+    if found := re.match(r"Collecting (\S+?)[=<>!~ ]", line + " "):
+        return f"{what}: package {seen} of {total}, {found[1]}"
+    if found := re.match(r"\s+Downloading (\S+) \(([^)]+)\)", line):
+        return f"{what}: package {seen} of {total}, downloading {found[1].rpartition('/')[2]} ({found[2]})"
+    if line.startswith("Installing collected packages"):
+        return f"{what}: unpacking packages"
+    if line.startswith(("COMMIT", "Getting image source signatures")) or "] COMMIT" in line:
+        return f"{what}: writing the image"
+    return None
+
+
+# What builds and pip print when they give up, and what an operator should do. First match wins.
+CAUSES: tuple[tuple[str, str], ...] = (
+    (r"[Nn]o space left on device", "free space on the build host, or name another in images_host"),
+    (
+        r"AssertionError: vLLM is",
+        "the lock is for another version: set images_base.{build} to an image that has that one",
+    ),
+    (r"AssertionError: no Python\.h", "set images_base.{build} to an image with the headers of its Python"),
+    (r"AssertionError: torch is", "set engine_torch_index to an index that has torch for these accelerators"),
+    (
+        r"Unable to locate package|Unable to fetch|Failed to fetch|Temporary failure resolving|apt-get: .*not found",
+        "set images_base.{build} to an image that already has what its Containerfile installs: then the mirror of the"
+        " base's packages is not asked",
+    ),
+    (r"\.so\S* => not found", "set images_base.{build} to an image that has this library"),
+    (r"DO NOT MATCH THE HASHES", "the package index has other files than the lock: use a mirror of pypi.org"),
+    (
+        r"No matching distribution|Could not find a version|Connection to|HTTPSConnection|ProxyError|SSLError",
+        "set index-url in the build host's configuration of pip to an index that it reaches and that has the package",
+    ),
+    (
+        r"\b(runc|crun|newuidmap)\b|[Oo]peration not permitted",
+        "the build host may not start containers: set BUILDAH_ISOLATION=chroot in its environment, or another"
+        " images_host",
+    ),
+)
+
+
+def explain(build: str, tail: Iterable[str]) -> str:
+    """The last error of what a build printed, and what to do."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in tail]
+    # The program repeats the step that failed, whole.
+    lines = [line for line in lines if line and not re.search(r"\bSTEP \d+|while running runtime", line)]
+    errors = [line for line in lines if re.match(r"(ERROR|E|Error|\w+Error)\b:|.* not found$", line)]
+    said = (errors or lines or ["it says nothing"])[-1][:400].rstrip(".")
+    advice = next((what.format(build=build) for sign, what in CAUSES if re.search(sign, "\n".join(lines))), "")
+    return f"{said}; {advice}" if advice else said
+
+
+def manifest_digest(headers: Mapping[str, Any]) -> str:
+    """The digest that a registry's answer names. Raises ValueError if it names none."""
+    digest = str(headers.get("Docker-Content-Digest", ""))
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        raise ValueError("its answer names no digest")
+    return digest

@@ -1,0 +1,206 @@
+"""The cluster's API as the modules of the cells need it: all of their reading and writing, and no decision.
+
+Needs the package kubernetes, so it runs on the controller. Objects are dictionaries as the API writes them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib import import_module
+
+from ..kube_api import connect, dynamic, kubernetes
+from .evidence import CRDS, Evidence, Object, is_ready, pod_name
+from .names import CELL, SPEC
+
+FIELD_MANAGER = "heteroserve"
+LOG_LINES = 200
+# Kind -> API version, of what cells are made of, in the order in which it is removed.
+KINDS = {
+    "RayService": "ray.io/v1",
+    "NetworkPolicy": "networking.k8s.io/v1",
+    "PersistentVolumeClaim": "v1",
+    "PersistentVolume": "v1",
+}
+# Ray writes what its processes say to files, not to the container's own output.
+RAY_LOGS = (
+    "cd /tmp/ray/session_latest/logs 2>/dev/null &&"
+    " ls -tr serve/replica_*.log worker-*.err worker-*.out 2>/dev/null | tail -n 12 | xargs -r tail -q -c 20000"
+)
+
+
+class Cluster:
+    """One namespace of cells. Methods raise the client's ``ApiException``, which says what the API refused."""
+
+    def __init__(self, kubeconfig: str, namespace: str, operator_namespace: str) -> None:
+        self.namespace = namespace
+        self.operator_namespace = operator_namespace
+        connection = connect(kubeconfig)
+        self._core = kubernetes().CoreV1Api(connection)
+        self._extensions = kubernetes().ApiextensionsV1Api(connection)
+        self.refused = kubernetes().ApiException
+        self._dynamic = dynamic(connection)
+        self._stream = import_module("kubernetes.stream").stream
+
+    def crds(self) -> tuple[str, ...]:
+        """Those of KubeRay's that the API has."""
+        known = {item.metadata.name for item in self._extensions.list_custom_resource_definition().items}
+        return tuple(name for name in CRDS if name in known)
+
+    def listed(self, kind: str, version: str, selector: str = CELL, namespace: str | None = None) -> list[Object]:
+        """Objects of a kind, in the cells' namespace or another; none where there is no such kind."""
+        try:
+            resource = self._dynamic.resources.get(api_version=version, kind=kind)
+        except import_module("kubernetes.dynamic.exceptions").ResourceNotFoundError:
+            return []
+        where = {"namespace": namespace or self.namespace} if resource.namespaced else {}
+        found = self._dynamic.get(resource, label_selector=selector, **where).to_dict()["items"]
+        return [{"apiVersion": version, "kind": kind, **item} for item in found]
+
+    def put(self, wanted: Object) -> None:
+        """Make an object what it should be as a whole: what it had beyond that is gone, but for what the API keeps."""
+        resource = self._dynamic.resources.get(api_version=wanted["apiVersion"], kind=wanted["kind"])
+        metadata = wanted["metadata"]
+        where = {"namespace": metadata["namespace"]} if resource.namespaced else {}
+        try:
+            found = self._dynamic.get(resource, name=metadata["name"], **where).to_dict()
+        except self.refused as refusal:
+            if refusal.status != 404:
+                raise
+            self._dynamic.create(resource, body=wanted, field_manager=FIELD_MANAGER, **where)
+            return
+        if wanted["kind"].startswith("PersistentVolume"):
+            return  # another folder or host has another name, and nothing else of it may change
+        kept = {key: found["metadata"][key] for key in ("resourceVersion", "finalizers") if found["metadata"].get(key)}
+        body = {**wanted, "metadata": {**metadata, **kept}}
+        self._dynamic.replace(resource, body=body, field_manager=FIELD_MANAGER, **where)
+
+    def remove(self, gone: Object) -> None:
+        """Have an object deleted; it may take a while to go."""
+        resource = self._dynamic.resources.get(api_version=gone["apiVersion"], kind=gone["kind"])
+        where = {"namespace": self.namespace} if resource.namespaced else {}
+        try:
+            self._dynamic.delete(resource, name=gone["metadata"]["name"], **where)
+        except self.refused as refusal:
+            if refusal.status != 404:
+                raise
+
+    def of_cell(self, name: str) -> list[Object]:
+        """All that a cell consists of, in the order of removing."""
+        return [
+            item for kind, version in KINDS.items() for item in self.listed(kind, version, selector=f"{CELL}={name}")
+        ]
+
+    def clusters(self, selector: str = CELL) -> list[Object]:
+        """RayClusters, the oldest first."""
+        found = self.listed("RayCluster", "ray.io/v1", selector)
+        return sorted(found, key=lambda one: str(one["metadata"].get("creationTimestamp", "")))
+
+    def pods(self, selector: str, namespace: str | None = None) -> list[Object]:
+        """Pods that a label picks."""
+        return self.listed("Pod", "v1", selector, namespace)
+
+    def evidence(self, cell: str, hosts: tuple[str, ...], since: float, memory_needed: int = 0) -> Evidence:
+        """What is to be seen of a cell now; events and logs since ``since`` (Unix time)."""
+        crds = self.crds()
+        own = f"{CELL}={cell}"
+        services = self.listed("RayService", "ray.io/v1", own)
+        clusters = [one for one in self.clusters(own) if not one["metadata"].get("deletionTimestamp")]
+        pods = self.pods(own)
+        operator = self.pods("app.kubernetes.io/name=kuberay-operator", self.operator_namespace)
+        slow = [pod for pod in pods if not is_ready(pod)]
+        now = datetime.now(UTC).timestamp()
+        return Evidence(
+            cell=cell,
+            hosts=hosts,
+            namespace=self.namespace,
+            crds=crds,
+            service=services[0] if services else None,
+            cluster=clusters[-1] if clusters else None,
+            pods=tuple(pods),
+            events=tuple(self._events({cell, *map(pod_name, clusters), *map(pod_name, pods)}, since)),
+            nodes=tuple(self.listed("Node", "v1", "")),
+            others=tuple(self._on(hosts)) if slow else (),
+            logs={pod_name(pod): self._log(pod) for pod in slow},
+            operator=tuple(operator),
+            operator_namespace=self.operator_namespace,
+            operator_log=self._operator_log(operator, now - since),
+            waited_s=now - since,
+            memory_needed=memory_needed,
+        )
+
+    def ray_logs(self, pods: tuple[Object, ...]) -> dict[str, str]:
+        """What Ray's processes in running pods wrote; nothing of a pod that does not let itself be asked."""
+        found = {}
+        for pod in pods:
+            name = pod_name(pod)
+            try:
+                found[name] = self._stream(
+                    self._core.connect_get_namespaced_pod_exec,
+                    name,
+                    self.namespace,
+                    container=pod["spec"]["containers"][0]["name"],
+                    command=["/bin/bash", "-c", RAY_LOGS],
+                    stdout=True,
+                    stderr=False,
+                    stdin=False,
+                    tty=False,
+                    _request_timeout=30,
+                )
+            except self.refused:
+                found[name] = ""
+        return found
+
+    def _events(self, names: set[str], since: float) -> list[Object]:
+        found = []
+        for event in self.listed("Event", "v1", ""):
+            text = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"]
+            at = datetime.fromisoformat(str(text).replace("Z", "+00:00")).timestamp()
+            # Events have whole seconds.
+            if event["involvedObject"].get("name") in names and at >= int(since):
+                found.append(event)
+        return found
+
+    def _on(self, hosts: tuple[str, ...]) -> list[Object]:
+        found = []
+        resource = self._dynamic.resources.get(api_version="v1", kind="Pod")
+        for host in hosts:
+            found += self._dynamic.get(resource, field_selector=f"spec.nodeName={host}").to_dict()["items"]
+        return found
+
+    def _log(self, pod: Object) -> str:
+        """The last lines of the container that died if one did, or else of the one that runs."""
+        for previous in (True, False):
+            try:
+                return str(
+                    self._core.read_namespaced_pod_log(
+                        pod_name(pod),
+                        pod["metadata"]["namespace"],
+                        container=pod["spec"]["containers"][0]["name"],
+                        tail_lines=LOG_LINES,
+                        previous=previous,
+                    )
+                )
+            except self.refused:
+                continue  # it has not died, or has not started
+        return ""
+
+    def _operator_log(self, operator: list[Object], seconds: float) -> str:
+        for pod in operator:
+            if is_ready(pod):
+                try:
+                    return str(
+                        self._core.read_namespaced_pod_log(
+                            pod_name(pod),
+                            self.operator_namespace,
+                            since_seconds=max(1, int(seconds)),
+                            tail_lines=LOG_LINES,
+                        )
+                    )
+                except self.refused:
+                    continue
+        return ""
+
+
+def spec_of(thing: Object | None) -> str:
+    """The annotation that says what an object was made from; "" if it has none."""
+    return str(((thing or {}).get("metadata", {}).get("annotations") or {}).get(SPEC, ""))

@@ -1,0 +1,63 @@
+"""When a cell counts as running, and when waiting for it is given up: pure decisions over the evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..ray_serve import verdict
+from .diagnosis import diagnose, progress
+from .evidence import Evidence, applications, is_ready
+from .names import SPEC
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Whether to go on waiting. ``fault`` is set where it is no use."""
+
+    running: bool
+    line: str  # what is to be shown meanwhile
+    fault: str = ""
+
+
+@dataclass
+class Patience:
+    """Remembers since when the same thing is the matter."""
+
+    timeout_s: float
+    kind: str = ""
+    since_s: float = 0.0
+
+    def judge(self, evidence: Evidence, spec: str) -> Outlook:
+        """Look at the evidence, ``evidence.waited_s`` after the cell was applied."""
+        if is_running(evidence, spec):
+            return Outlook(True, f"{evidence.cell}: running")
+        found = diagnose(evidence)
+        now = evidence.waited_s
+        if found is None:
+            self.kind = ""
+            line = progress(evidence)
+            if now < self.timeout_s:
+                return Outlook(False, line)
+            return Outlook(False, line, f"{line}; it is not ready after {now:.0f} s: raise ray_service_timeout")
+        if found.kind != self.kind:
+            self.kind, self.since_s = found.kind, now
+        if now - self.since_s >= found.patience_s or now >= self.timeout_s:
+            return Outlook(False, found.text, found.text)
+        return Outlook(False, found.text)
+
+
+def is_running(evidence: Evidence, spec: str) -> bool:
+    """Whether the cell serves what ``spec`` says: the cluster is made of it, its pods are ready and no others are left.
+
+    A deleted pod answers until its time is over, and what is ready once stays so in KubeRay's status, so neither an
+    answer nor that status shows it.
+    """
+    cluster, service = evidence.cluster, evidence.service
+    if cluster is None or service is None or cluster["metadata"].get("annotations", {}).get(SPEC) != spec:
+        return False
+    if len(evidence.pods) != len(evidence.hosts):
+        return False
+    if not all(is_ready(pod) and not pod["metadata"].get("deletionTimestamp") for pod in evidence.pods):
+        return False
+    active = ((service.get("status") or {}).get("activeServiceStatus") or {}).get("rayClusterName")
+    return active == cluster["metadata"]["name"] and verdict(applications(evidence), evidence.cell).ok

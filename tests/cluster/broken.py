@@ -1,0 +1,150 @@
+"""Ways to break a cell, and the sentence that each of them has to give."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from heteroserve.plan import plan_from_json
+from heteroserve.rayservice.names import SPEC
+from heteroserve.rayservice.objects import cell_objects
+from heteroserve.rayservice.settings import Settings
+
+from tests.cluster import serving
+from tests.cluster.conftest import Cluster
+
+Objects = list[dict[str, Any]]
+NAME, HOST, PORT = "broken-0", "agent-2", 30900
+
+
+@dataclass(frozen=True)
+class Break:
+    """One way: what is done to the objects or the cluster, how it is undone, and what is to be said."""
+
+    says: str  # regular expression
+    objects: Callable[[Objects], None] = lambda objects: None
+    before: Callable[[Cluster], object] = lambda cluster: None
+    after: Callable[[Cluster], object] = lambda cluster: None
+
+
+def _template(objects: Objects) -> dict[str, Any]:
+    return dict(objects[-1]["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"])
+
+
+def _image(objects: Objects) -> None:
+    container = _template(objects)["containers"][0]
+    container["image"] = f"{container['image'].partition('@')[0]}@sha256:{'0' * 64}"
+
+
+def _gpus(objects: Objects) -> None:
+    for amounts in _template(objects)["containers"][0]["resources"].values():
+        amounts["nvidia.com/gpu"] = "4"
+
+
+def _path(objects: Objects) -> None:
+    objects[0]["spec"]["local"]["path"] = "/var/lib/heteroserve/models/nowhere"
+
+
+def _argument(objects: Objects) -> None:
+    config = json.loads(objects[-1]["spec"]["serveConfigV2"])
+    config["applications"][0]["args"]["llm_configs"][0]["engine_kwargs"]["max_modle_len"] = 1
+    objects[-1]["spec"]["serveConfigV2"] = json.dumps(config)
+
+
+def _memory(objects: Objects) -> None:
+    amounts = _template(objects)["containers"][0]["resources"]
+    amounts["limits"]["memory"] = amounts["requests"]["memory"] = "300Mi"
+
+
+def _token(objects: Objects) -> None:
+    objects[-1]["spec"]["rayClusterConfig"]["authOptions"]["secretName"] = "other-token"
+
+
+def _secret(cluster: Cluster, token: str) -> None:
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "other-token", "namespace": serving.NAMESPACE},
+        "data": {"auth_token": base64.b64encode(token.encode()).decode()},
+    }
+    cluster.kubectl("apply", "-f", "-", text=json.dumps(secret))
+
+
+def _change_token(cluster: Cluster) -> None:
+    """Ray starts with one token, and the operator finds another one in the Secret."""
+    _secret(cluster, "a" * 64)
+
+    def change() -> None:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline:
+            if any(pod["status"].get("phase") == "Running" for pod in serving.pods(cluster, NAME)):
+                _secret(cluster, "b" * 64)
+                return
+            time.sleep(0.2)
+
+    threading.Thread(target=change, daemon=True).start()
+
+
+BREAKS = {
+    "an image that does not exist": Break(
+        rf"{HOST} cannot get the image .*{'0' * 64} .*the registry has no such image", _image
+    ),
+    "four GPUs where none is": Break(
+        rf"does not fit: it asks for 4 of nvidia.com/gpu; {HOST} offers none: is its driver loaded", _gpus
+    ),
+    "a wrong model path": Break(
+        rf"the weights are not on {HOST}: /var/lib/heteroserve/models/nowhere does not exist", _path
+    ),
+    "a typing error in an engine argument": Break(r"max_modle_len.*an engine argument is wrong", _argument),
+    "a memory limit that is too low": Break(r"ran out of memory \(OOMKilled, limit 300Mi, restarted \dx\)", _memory),
+    "a bad token": Break(
+        r"Ray does not take the operator's token",
+        _token,
+        _change_token,
+        lambda cluster: cluster.kubectl("-n", serving.NAMESPACE, "delete", "secret", "other-token"),
+    ),
+    "a cordoned node": Break(
+        rf"the host {HOST} is cordoned and takes no pod .*kubectl uncordon {HOST}",
+        before=lambda cluster: cluster.kubectl("cordon", HOST),
+        after=lambda cluster: cluster.kubectl("uncordon", HOST),
+    ),
+}
+
+
+def whole(cluster: Cluster) -> Objects:
+    """Objects of a cell that would run on the host, but for what is broken."""
+    plan = plan_from_json((cluster.state / "plan.json").read_text())
+    images = json.loads((cluster.state / "engine-images.json").read_text())
+    settings = Settings(
+        images={build: image["reference"] for build, image in images.items()},
+        ray_version=next(iter(images.values()))["ray_version"],
+        models_path="/var/lib/heteroserve/models",
+    )
+    cell = plan.cells[0]
+    placed = tuple(replace(one, hosts=(HOST,)) for one in cell.replicas)
+    cell = replace(cell, name=NAME, hosts=(HOST,), replicas=placed, ports={**cell.ports, "serve": PORT})
+    return copy.deepcopy(cell_objects(cell, plan.models[0], settings))
+
+
+def bring(cluster: Cluster, objects: Objects, state: str, limit_s: int = 240) -> tuple[bool, str]:
+    """Whether the module succeeded, and what it said."""
+    asked = {
+        "cell_name": NAME,
+        "cell_state": state,
+        "cell_hosts": [HOST],
+        "cell_objects": objects,
+        "cell_spec": objects[-1]["metadata"]["annotations"][SPEC],
+        "cell_timeout": limit_s,
+    }
+    file = cluster.folder.parent / "cell.json"
+    file.write_text(json.dumps(asked))
+    done = cluster.try_play("tests/cluster/cell.yml", "-e", f"@{file}")
+    said = re.search(rf"^  ({NAME}: .*)$", done.stdout, re.MULTILINE)
+    return done.returncode == 0, said[1] if said else done.stdout[-2000:]
