@@ -125,6 +125,9 @@ def engine_environment(cell: CellProcess) -> dict[str, str]:
     if cell.vendor == "cpu":
         # vLLM takes whole GiB here.
         variables["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, -(-cell.kv_cache_bytes // 1024**3)))
+        # vLLM compiles its sampler at the first request with a temperature, whatever enforce_eager says; where there is
+        # no C++ compiler the engine dies of it.
+        variables["TORCH_COMPILE_DISABLE"] = "1"
     return variables
 
 

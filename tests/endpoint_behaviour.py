@@ -25,6 +25,12 @@ class EndpointBehaviour:
         assert answer.usage.prompt_tokens > 10
         assert 1 < answer.usage.completion_tokens < 20
 
+    def test_a_chat_with_a_temperature_is_answered(self, client: openai.OpenAI) -> None:
+        """As most clients ask: what they leave out is sampled at temperature 1."""
+        for options in ({}, {"temperature": 0.7, "top_p": 0.9, "seed": 1, "logprobs": True}):
+            answer = client.chat.completions.create(model=MODEL, messages=[QUESTION], max_tokens=8, **options)  # type: ignore[call-overload]
+            assert answer.choices[0].message.content
+
     def test_a_chat_is_streamed_piece_by_piece(self, client: openai.OpenAI) -> None:
         pieces, usage = [], None
         for event in client.chat.completions.create(
@@ -52,7 +58,7 @@ class EndpointBehaviour:
         assert caught.value.code == "model_not_found"
 
     def test_a_prompt_longer_than_the_context_is_refused(self, client: openai.OpenAI) -> None:
-        long = {"role": "user", "content": "word " * 5000}
+        long = {"role": "user", "content": "word " * (self.context + self.context // 4)}
         with pytest.raises(openai.BadRequestError, match=str(self.context)):
             client.chat.completions.create(model=MODEL, messages=[long])  # type: ignore[list-item]
 

@@ -15,6 +15,12 @@ def changed(printed: str) -> int:
     return sum(int(number) for number in re.findall(r"changed=(\d+)", printed))
 
 
+def told(done: subprocess.CompletedProcess[str]) -> str:
+    """What a run said that should have succeeded: its faults first, then its end."""
+    faults = re.findall(r"^ +(?:FAILED|NO REPLY) .*\n(?:\n?  .*\n){0,6}", done.stdout, re.MULTILINE)
+    return "\n".join([*faults, "...", done.stdout[-4000:], done.stderr[-2000:]])
+
+
 def kill_at(text: str, command: list[str], environment: dict[str, str]) -> str:
     """Start ``command``, and kill it and all that it waits for with SIGKILL when it prints ``text``."""
     with subprocess.Popen(

@@ -53,9 +53,13 @@ from ansible.module_utils.heteroserve.table import table
 
 
 def check(target: Target, key: str, timeout: int, attempts: int) -> dict[str, Any]:
-    """Ask one target whole and streamed, again for as long as it is wrong and attempts are left."""
+    """Ask one target whole and streamed, again for as long as it is wrong and attempts are left.
 
-    def answer(stream: bool) -> Answer:
+    A last request has a temperature, as those of most clients have: it takes another way through the engine's sampler,
+    and may be answered with anything.
+    """
+
+    def answer(stream: bool, **options: Any) -> Answer:
         return ask(
             target.url,
             target.model,
@@ -64,6 +68,7 @@ def check(target: Target, key: str, timeout: int, attempts: int) -> dict[str, An
             stream=stream,
             key=key if target.needs_key else "",
             timeout_s=timeout,
+            **options,
         )
 
     for attempt in range(attempts):
@@ -75,6 +80,8 @@ def check(target: Target, key: str, timeout: int, attempts: int) -> dict[str, An
         fault = fault or fault_of(streamed, target.answer, target.question)
         if not fault and whole.text != streamed.text:
             fault = f"answered {whole.text[:60]!r}, and streamed {streamed.text[:60]!r}"
+        if not fault and (error := answer(False, temperature=1, max_tokens=4).error):
+            fault = f"answers at temperature 0, and to a request with a temperature: {error}"
         if not fault:
             break
     return {

@@ -62,6 +62,8 @@ from ansible.module_utils.heteroserve.rayservice.names import CELL
 from ansible.module_utils.heteroserve.rayservice.waiting import Patience
 
 POLL_S = 2.0
+# Seconds that a pod gets to end. Requests have ended before: its cell is drained, or did not answer.
+END_S = 1
 
 
 class Cell:
@@ -83,22 +85,34 @@ class Cell:
         earlier = [one for one in self.clusters() if self.asked["anew"] or spec_of(one) != self.asked["spec"]]
         for wanted in self.asked["objects"]:
             self.cluster.put(wanted)
+        names = {one["metadata"]["name"] for one in earlier}
+        self._end(names)
         # Only now: the operator makes the next one from the RayService as it is then.
         for one in earlier:
             self.cluster.remove(one)
-        self._wait_for_end({one["metadata"]["name"] for one in earlier})
+        self._wait_for_end(names)
         kept = {(item["kind"], item["metadata"]["name"]) for item in self.asked["objects"]}
         for item in self.cluster.of_cell(self.name):
             if (item["kind"], item["metadata"]["name"]) not in kept:
                 self.cluster.remove(item)
 
+    def _pods(self, clusters: set[str]) -> list[dict[str, Any]]:
+        """Pods of some of its RayClusters."""
+        found = self.cluster.pods(f"{CELL}={self.name}")
+        return [pod for pod in found if pod["metadata"]["labels"].get("ray.io/cluster") in clusters]
+
+    def _end(self, clusters: set[str]) -> None:
+        """End pods in a second, and not after the time for which a stopped one goes on answering: nobody asks them now.
+
+        Before their RayCluster goes: with it they are given their own time, and a container that is being stopped does
+        not take a shorter one. The operator makes no others, as it counts a pod until it is gone.
+        """
+        for pod in self._pods(clusters):
+            self.cluster.remove(pod, END_S)
+
     def _wait_for_end(self, clusters: set[str]) -> None:
         """Until pods of earlier clusters are gone, which hold the hardware and the volumes."""
-        while left := [
-            pod
-            for pod in self.cluster.pods(f"{CELL}={self.name}")
-            if pod["metadata"]["labels"].get("ray.io/cluster") in clusters
-        ]:
+        while left := self._pods(clusters):
             if self.waited() > self.asked["timeout"]:
                 names = ", ".join(pod["metadata"]["name"] for pod in left)
                 raise TimeoutError(
@@ -136,6 +150,7 @@ class Cell:
 
     def remove(self) -> None:
         """Until nothing of it is left, its pods and RayClusters included."""
+        self._end({one["metadata"]["name"] for one in self.clusters()})
         while left := [*self.cluster.of_cell(self.name), *self.cluster.pods(f"{CELL}={self.name}")]:
             for item in left:
                 if item["kind"] != "Pod" and not item["metadata"].get("deletionTimestamp"):

@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.playbook_runs import kill_at
+from tests.playbook_runs import kill_at, told
 
-STAGES = "validate,facts,plan,hosts,cluster"
+DISCOVER = "validate,facts,plan"
+STAGES = f"{DISCOVER},hosts,cluster"
+SERVE = f"{DISCOVER},images,models,serving,gateway,health"
 LIMIT_S = 900.0  # no playbook takes longer, on the slowest machine
 ROOT = Path(__file__).parents[2]
 TESTCLUSTER = Path(os.environ.get("HETEROSERVE_TESTCLUSTER", ROOT.parent / "shared" / "testcluster"))
@@ -99,15 +101,19 @@ class Cluster:
     def play(self, playbook: str, *words: str, limit_s: float = LIMIT_S) -> str:
         """Run a playbook that has to succeed; what it printed."""
         done = self.try_play(playbook, *words, limit_s=limit_s)
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        assert done.returncode == 0, told(done)
         return done.stdout
 
     def up(self, *words: str) -> str:
         return self.play("site.yml", "--tags", STAGES, *words)
 
     def serve(self, *words: str) -> str:
-        """All of site.yml."""
-        return self.play("site.yml", *words, limit_s=2 * LIMIT_S)
+        """What follows ``up``."""
+        return self.play("site.yml", "--tags", SERVE, *words)
+
+    def all_of_it(self, *words: str) -> str:
+        """site.yml, as an operator runs it."""
+        return self.play("site.yml", *words)
 
     def kill_at(self, text: str, *words: str) -> None:
         """Start ``up`` and kill it, and all that it waits for, with SIGKILL when it prints ``text``."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from heteroserve.plan import Placement, Plan
+from heteroserve.rayservice.names import CELL
 from heteroserve.rayservice.objects import cell_objects, shared_objects
 from heteroserve.rayservice.settings import Settings
 
@@ -117,13 +118,22 @@ def with_accounts(cluster: Cluster, plan: Plan, settings: Settings) -> None:
 
 
 def kuberay_makes_pods(cluster: Cluster, plan: Plan, settings: Settings, limit_s: float = 180) -> Counter[str]:
-    """Apply all for real and see what the operator makes of it; pods by cell.
+    """Apply all for real, see what the operator makes of it, and take the cells away again; pods by cell.
 
     The pods wait for hosts that are not there, so nothing is started. For a cluster that serves nothing: node ports of
     the plan would be taken.
     """
     given = objects(plan, settings)
     cluster.kubectl("apply", "--server-side", f"--field-manager={MANAGER}", "-f", "-", text=as_list(given))
+    try:
+        return _wait_for_pods(cluster, plan, settings, limit_s)
+    finally:
+        of_cells = ("-l", CELL, "--timeout=150s")
+        for kind in ("rayservices", "networkpolicies,persistentvolumeclaims", "persistentvolumes"):
+            cluster.kubectl("delete", kind, "-n", settings.namespace, *of_cells)
+
+
+def _wait_for_pods(cluster: Cluster, plan: Plan, settings: Settings, limit_s: float) -> Counter[str]:
     expected = Counter({cell.name: len(cell.hosts) for cell in plan.cells})
     space = ("-n", settings.namespace, "-o", "json")
     began = time.monotonic()

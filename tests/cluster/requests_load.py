@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import httpx
 
-PLAIN_EVERY_S = 0.5
-STREAM_EVERY_S = 0.5
+# Pauses between requests: two cells, and what disturbs them, share two cores with the load.
+PLAIN_EVERY_S = 1.0
+STREAM_EVERY_S = 1.0
 HANG_S = 60.0  # an answer that pauses for longer hangs
 
 
@@ -86,7 +87,7 @@ class Load:
             tally.failed.append(f"{answer.status_code}: {answer.text[:300]}")
 
     def _stream(self, client: httpx.Client, tally: Tally) -> None:
-        url, body = f"{self.endpoint}/v1/chat/completions", self._body(24, True)
+        url, body = f"{self.endpoint}/v1/chat/completions", self._body(12, True)
         began = whole = False
         try:
             with client.stream("POST", url, json=body) as answer:

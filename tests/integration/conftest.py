@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from heteroserve import processes
 
-from tests.playbook_runs import kill_at
+from tests.playbook_runs import kill_at, told
 
 UP_S = 1500  # no command takes longer, on the slowest machine
 
@@ -59,7 +59,7 @@ class Installation:
 
     def up(self, *words: str) -> subprocess.CompletedProcess[str]:
         done = self.run("up", *words)
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        assert done.returncode == 0, told(done)
         return done
 
     def kill_up_at(self, text: str) -> str:

@@ -29,11 +29,13 @@ class Answer:
         return (self.tokens - 1) / rest if self.tokens > 1 and rest > 0 else 0.0
 
 
-def body(model: str, question: str, chat: bool, stream: bool, max_tokens: int) -> dict[str, Any]:
-    """A request at temperature 0, so that the same model gives the same answer."""
+def body(
+    model: str, question: str, chat: bool, stream: bool, max_tokens: int, temperature: float = 0
+) -> dict[str, Any]:
+    """A request; at temperature 0 the same model gives the same answer."""
     asked = {"messages": [{"role": "user", "content": question}]} if chat else {"prompt": question}
     options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
-    return {"model": model, "temperature": 0, "max_tokens": max_tokens, **asked, **options}
+    return {"model": model, "temperature": temperature, "max_tokens": max_tokens, **asked, **options}
 
 
 def text_of(choice: dict[str, Any]) -> str:
@@ -63,6 +65,7 @@ def ask(
     stream: bool = False,
     key: str = "",
     max_tokens: int = 32,
+    temperature: float = 0,
     timeout_s: float = 60,
 ) -> Answer:
     """Send one request. Faults of network and protocol come back as ``Answer.error``, never as an exception."""
@@ -71,9 +74,10 @@ def ask(
     connection = kind(where.hostname or "", where.port, timeout=timeout_s)
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     path = f"{where.path.rstrip('/')}/v1/{'chat/completions' if chat else 'completions'}"
+    text = json.dumps(body(model, question, chat, stream, max_tokens, temperature))
     started = time.monotonic()
     try:
-        connection.request("POST", path, json.dumps(body(model, question, chat, stream, max_tokens)), headers)
+        connection.request("POST", path, text, headers)
         response = connection.getresponse()
         if response.status != 200:
             words = response.read().decode(errors="replace")

@@ -19,7 +19,9 @@ class Model(StubHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         behaviour = body["model"]
-        if behaviour == "missing":
+        if behaviour == "greedy" and body["temperature"]:
+            self.send_whole(500, json.dumps({"error": {"message": "EngineCore died"}}).encode())
+        elif behaviour == "missing":
             self.send_whole(404, json.dumps({"error": {"message": "no such model"}}).encode(), "application/json")
         elif body.get("stream"):
             chunks = [{"choices": [{"delta": {"content": part}}]} for part in ("The capital ", "is ", "Paris.")]
@@ -53,6 +55,11 @@ def test_a_wrong_answer_is_quoted(url: str) -> None:
 
 def test_a_stream_that_breaks_off_is_a_fault(url: str) -> None:
     assert "ended without [DONE]" in ask(url, "breaks", "?", stream=True).error
+
+
+def test_a_request_with_a_temperature_may_be_answered_otherwise(url: str) -> None:
+    assert ask(url, "greedy", "?").error == ""
+    assert ask(url, "greedy", "?", temperature=1).error == "HTTP 500: EngineCore died"
 
 
 def test_an_error_of_the_server_is_its_message(url: str) -> None:

@@ -300,6 +300,7 @@ def test_replicas_that_share_a_pod_do_not_share_cores() -> None:
     assert environment(two)["OMP_NUM_THREADS"] == "63"
     assert "VLLM_CPU_OMP_THREADS_BIND" not in environment(cell())
     assert environment(cell())["VLLM_CPU_KVCACHE_SPACE"] == "2"
+    assert environment(cell())["TORCH_COMPILE_DISABLE"] == "1"  # the image has no C++ compiler
 
 
 def test_the_variables_are_those_of_the_other_runtime(root: Path) -> None:

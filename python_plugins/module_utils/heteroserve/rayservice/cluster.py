@@ -74,12 +74,12 @@ class Cluster:
         body = {**wanted, "metadata": {**metadata, **kept}}
         self._dynamic.replace(resource, body=body, field_manager=FIELD_MANAGER, **where)
 
-    def remove(self, gone: Object) -> None:
-        """Have an object deleted; it may take a while to go."""
+    def remove(self, gone: Object, grace_s: int | None = None) -> None:
+        """Have an object deleted; it may take a while to go, a pod as long as ``grace_s`` or else as it says itself."""
         resource = self._dynamic.resources.get(api_version=gone["apiVersion"], kind=gone["kind"])
         where = {"namespace": self.namespace} if resource.namespaced else {}
         try:
-            self._dynamic.delete(resource, name=gone["metadata"]["name"], **where)
+            self._dynamic.delete(resource, name=gone["metadata"]["name"], grace_period_seconds=grace_s, **where)
         except self.refused as refusal:
             if refusal.status != 404:
                 raise

@@ -77,6 +77,9 @@ def environment(cell: Cell) -> dict[str, str]:
     if cell.vendor == "cpu":
         # vLLM takes whole GiB here.
         variables["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, math.ceil(cell.limits.kv_cache_bytes / GIB)))
+        # vLLM compiles its sampler at the first request with a temperature, whatever enforce_eager says; where there is
+        # no C++ compiler, as in the image, the engine dies of it.
+        variables["TORCH_COMPILE_DISABLE"] = "1"
         if len(cell.replicas) > 1 or cell.replicas[0].numa_node is not None:
             # By itself vLLM binds each replica's threads to the first socket: all replicas to the same cores.
             variables["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
