@@ -14,8 +14,17 @@ ROOT = Path(__file__).resolve().parents[1]
 ansible.module_utils.__path__.append(str(ROOT / "python_plugins" / "module_utils"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first: lint, then units, then the real stack."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The one choice that there is."""
+    parser.addoption("--long", action="store_true", help="also the tests that CI has no time for")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Quick tests first: lint, then units, then the real stack. Long ones only where they are asked for."""
+    for item in items:
+        marker = item.get_closest_marker("long")
+        if marker and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason=f"{marker.args[0]}; ./heteroserve test --long runs it"))
     order = {"lint": 0, "unit": 1, "bench": 2, "integration": 3, "molecule": 4, "cluster": 5}
     items.sort(key=lambda item: order.get(Path(item.path).relative_to(ROOT / "tests").parts[0], 1))
 

@@ -104,8 +104,9 @@ class Cluster:
         assert done.returncode == 0, told(done)
         return done.stdout
 
-    def up(self, *words: str) -> str:
-        return self.play("site.yml", "--tags", STAGES, *words)
+    def up(self, *words: str, batch: str = "100%") -> str:
+        """Hosts to a cluster; ``batch`` is how many agents at once, all where nothing runs on them."""
+        return self.play("site.yml", "--tags", STAGES, "-e", f"batch={batch}", *words)
 
     def serve(self, *words: str) -> str:
         """What follows ``up``."""
@@ -113,7 +114,7 @@ class Cluster:
 
     def all_of_it(self, *words: str) -> str:
         """site.yml, as an operator runs it."""
-        return self.play("site.yml", *words)
+        return self.play("site.yml", "-e", "batch=100%", *words)
 
     def kill_at(self, text: str, *words: str) -> None:
         """Start ``up`` and kill it, and all that it waits for, with SIGKILL when it prints ``text``."""

@@ -348,7 +348,7 @@ def test_an_upgrade_under_load(cluster: Cluster) -> None:
     with subprocess.Popen(
         [*command, f"http://{address}/", "0.05"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as load:
-        cluster.up("-e", f"k3s_version={UPGRADE}")
+        cluster.up("-e", f"k3s_version={UPGRADE}", batch="25%")
         result = json.loads(load.communicate("\n", timeout=60)[0])
     cluster.on("server-1", "rm", "/root/load.py")
     print(result)

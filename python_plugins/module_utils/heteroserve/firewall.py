@@ -179,14 +179,22 @@ def _body(wanted: Wanted, accepted: tuple[Rule, ...]) -> str:
             "",
         ]
     lines += [
+        # Before kube-proxy's own chain, which answers for a service without a pod with ICMP or not at all.
         "  chain input {",
-        "    type filter hook input priority filter; policy drop;",
+        "    type filter hook input priority filter - 1; policy drop;",
         "    ct state established,related accept",
         '    iifname "lo" accept comment "this host"',
         *([f'    iifname {{ {interfaces} }} accept comment "pods of this host"'] if node else []),
         "    meta l4proto { icmp, ipv6-icmp } accept",
         '    udp sport 67 udp dport 68 accept comment "DHCP"',
         '    ip6 saddr fe80::/10 udp dport 546 accept comment "DHCP"',
+        # It has passed the chain before; had the cell a pod that is ready, it would have been sent on there. The gateway
+        # takes a reset as an answer and asks another cell at once.
+        *(
+            [f'    tcp dport {NODE_PORTS} reject with tcp reset comment "a cell that does not run says so"']
+            if any(rule.node_port for rule in accepted)
+            else []
+        ),
         *[line for rule in accepted if not rule.node_port for line in _rule(rule)],
         "  }",
         "}",

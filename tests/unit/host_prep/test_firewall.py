@@ -82,8 +82,17 @@ def test_node_ports_are_decided_before_they_are_rewritten() -> None:
     before, _, after = text.partition("chain input")
     assert "hook prerouting priority mangle" in before
     assert before.index("tcp dport 30000 accept") < before.index("th dport 30000-32767 drop")
-    assert "30000" not in after
+    assert "dport 30000 accept" not in after
     assert "policy drop" in after
+
+
+def test_a_cell_without_a_pod_is_refused_at_once() -> None:
+    """Before kube-proxy's chain, which answers with ICMP, or not at all, and has a gateway wait for its time-out."""
+    reject = "tcp dport 30000-32767 reject with tcp reset"
+    _, _, after = ruleset(wanted("a1", cells=(CELL,))).text.partition("chain input")
+    assert "priority filter - 1" in after
+    assert reject in after
+    assert reject not in ruleset(wanted("a1")).text
 
 
 def test_pods_are_reached_from_outside_by_their_node_ports_alone() -> None:
