@@ -188,7 +188,7 @@ def _body(wanted: Wanted, accepted: tuple[Rule, ...]) -> str:
         "    meta l4proto { icmp, ipv6-icmp } accept",
         '    udp sport 67 udp dport 68 accept comment "DHCP"',
         '    ip6 saddr fe80::/10 udp dport 546 accept comment "DHCP"',
-        # It has passed the chain before; had the cell a pod that is ready, it would have been sent on there. The gateway
+        # It has passed the chain before; had the cell a pod that is ready, kube-proxy had sent it on. The gateway
         # takes a reset as an answer and asks another cell at once.
         *(
             [f'    tcp dport {NODE_PORTS} reject with tcp reset comment "a cell that does not run says so"']
