@@ -32,6 +32,7 @@ class Break:
     objects: Callable[[Objects], None] = lambda objects: None
     before: Callable[[Cluster], object] = lambda cluster: None
     after: Callable[[Cluster], object] = lambda cluster: None
+    starts: bool = False  # the pod comes as far as Ray, which takes minutes
 
 
 def _template(objects: Objects) -> dict[str, Any]:
@@ -102,13 +103,18 @@ BREAKS = {
     "a wrong model path": Break(
         rf"the weights are not on {HOST}: /var/lib/heteroserve/models/nowhere does not exist", _path
     ),
-    "a typing error in an engine argument": Break(r"max_modle_len.*an engine argument is wrong", _argument),
-    "a memory limit that is too low": Break(r"ran out of memory \(OOMKilled, limit 300Mi, restarted \dx\)", _memory),
+    "a typing error in an engine argument": Break(
+        r"max_modle_len.*an engine argument is wrong", _argument, starts=True
+    ),
+    "a memory limit that is too low": Break(
+        r"ran out of memory \(OOMKilled, limit 300Mi, restarted \dx\)", _memory, starts=True
+    ),
     "a bad token": Break(
         r"Ray does not take the operator's token",
         _token,
         _change_token,
         lambda cluster: cluster.kubectl("-n", serving.NAMESPACE, "delete", "secret", "other-token"),
+        starts=True,
     ),
     "a cordoned node": Break(
         rf"the host {HOST} is cordoned and takes no pod .*kubectl uncordon {HOST}",

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 import httpx
 
-# Pauses between requests: two cells, and what disturbs them, share two cores with the load.
-PLAIN_EVERY_S = 1.0
-STREAM_EVERY_S = 1.0
+# Pauses between requests. An engine that works takes two cores (one waits for the other and spins), and those are all
+# that there are for the load, both cells and what disturbs them.
+PLAIN_EVERY_S = 2.0
+STREAM_EVERY_S = 3.0
 HANG_S = 60.0  # an answer that pauses for longer hangs
 
 
@@ -82,12 +83,12 @@ class Load:
         return {"model": self.model, "messages": [question], "temperature": 0, "max_tokens": tokens, "stream": stream}
 
     def _ask(self, client: httpx.Client, tally: Tally) -> None:
-        answer = client.post(f"{self.endpoint}/v1/chat/completions", json=self._body(4, False))
+        answer = client.post(f"{self.endpoint}/v1/chat/completions", json=self._body(2, False))
         if answer.status_code != 200 or not answer.json()["choices"][0]["message"]["content"]:
             tally.failed.append(f"{answer.status_code}: {answer.text[:300]}")
 
     def _stream(self, client: httpx.Client, tally: Tally) -> None:
-        url, body = f"{self.endpoint}/v1/chat/completions", self._body(12, True)
+        url, body = f"{self.endpoint}/v1/chat/completions", self._body(8, True)
         began = whole = False
         try:
             with client.stream("POST", url, json=body) as answer:

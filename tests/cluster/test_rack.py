@@ -35,6 +35,7 @@ EXPLAINED = {
     r"nft table (ip|ip6) (nat|filter|mangle|raw)": "the same empty tables, as nft shows them",
 }
 BEFORE: dict[str, set[str]] = {}
+QUIET_S = 15  # of load before and after what disturbs it
 LLAMA = {"name": MODEL, "card": "smollm2-135m", "context": 2048, "dtype": "float32", "max_num_seqs": 8}
 
 
@@ -152,12 +153,12 @@ def disturbed(cluster: Cluster, what: str, disturb: Callable[[], object], cells:
     """Load on the endpoint while something happens, until all cells are up again; nothing may hang or be refused."""
     serving.wait_until("all cells up", lambda: serving.all_up(cluster, cells))
     with Load(serving.endpoint(cluster), MODEL) as load:
-        time.sleep(5)
+        time.sleep(QUIET_S)
         began = time.monotonic()
         disturb()
         serving.wait_until(f"all cells up after: {what}", lambda: serving.all_up(cluster, cells))
         took = time.monotonic() - began
-        time.sleep(5)
+        time.sleep(QUIET_S)
     print(f"{what} ({took:.0f} s): {load.report()}")
     assert load.plain.sent > 10
     assert load.streamed.sent > 5
@@ -169,7 +170,7 @@ def disturbed(cluster: Cluster, what: str, disturb: Callable[[], object], cells:
 
 def test_an_update_goes_cell_by_cell_and_no_request_fails(cluster: Cluster) -> None:
     before = serving.specs(cluster)
-    cluster.settings["models"][0]["max_num_seqs"] = 6
+    cluster.settings["models"][0]["max_num_seqs"] = 4
     cluster.write()
     load = disturbed(cluster, "update of the model's arguments", lambda: upgrade(cluster))
     assert load.streamed.cut == []
@@ -178,6 +179,7 @@ def test_an_update_goes_cell_by_cell_and_no_request_fails(cluster: Cluster) -> N
     assert all(after[cell] != before[cell] for cell in before)
 
 
+@pytest.mark.long("two starts of an engine")
 def test_an_update_that_fails_stops_and_is_taken_back(cluster: Cluster) -> None:
     """The first cell is brought back to what it was, the second is not touched, and clients notice nothing."""
     before = serving.specs(cluster)
@@ -203,11 +205,13 @@ def test_an_update_that_fails_stops_and_is_taken_back(cluster: Cluster) -> None:
     assert re.findall(r"changed=([1-9]\d*)", again) == ["1"], "the plan alone changes: the cells are what they were"
 
 
+@pytest.mark.long("the start of an engine")
 def test_a_pod_is_deleted(cluster: Cluster) -> None:
     name = serving.pods(cluster)[0]["metadata"]["name"]
     disturbed(cluster, "a Ray pod deleted", lambda: cluster.kubectl("-n", "heteroserve", "delete", "pod", name))
 
 
+@pytest.mark.long("the start of an engine")
 def test_a_replica_is_killed(cluster: Cluster) -> None:
     name = serving.pods(cluster)[0]["metadata"]["name"]
     inside = ("-n", "heteroserve", "exec", name, "--", "bash", "-c")
@@ -250,7 +254,13 @@ def test_a_cell_that_is_not_planned_any_more_goes_without_a_failed_request(clust
     assert left.count(MODEL) == 3
 
 
-@pytest.mark.parametrize("way", broken.BREAKS)
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(way, marks=pytest.mark.long("the start of an engine")) if broke.starts else way
+        for way, broke in broken.BREAKS.items()
+    ],
+)
 def test_a_broken_cell_says_why(cluster: Cluster, way: str) -> None:
     broke, objects = broken.BREAKS[way], broken.whole(cluster)
     broke.objects(objects)
@@ -266,6 +276,7 @@ def test_a_broken_cell_says_why(cluster: Cluster, way: str) -> None:
     assert gone, left
 
 
+@pytest.mark.long("the start of an engine")
 def test_missing_definitions_are_named_and_come_back(cluster: Cluster) -> None:
     """KubeRay's definitions go, and all cells with them; the stages that make them bring both back."""
     cluster.kubectl("delete", "crd", "rayservices.ray.io", "rayclusters.ray.io", "--timeout=120s")

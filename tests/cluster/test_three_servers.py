@@ -92,6 +92,7 @@ def test_a_lost_server_is_survived_and_repaired(cluster: Cluster) -> None:
     assert changed(printed) == 0, printed
 
 
+@pytest.mark.long("two more runs over all hosts")
 def test_a_host_is_added_by_naming_it(cluster: Cluster) -> None:
     cluster.agents.append("agent-2")
     cluster.write()
@@ -100,6 +101,7 @@ def test_a_host_is_added_by_naming_it(cluster: Cluster) -> None:
     assert cluster.ready()["agent-2"]
 
 
+@pytest.mark.long("two more runs over all hosts")
 def test_hosts_are_taken_out_by_retiring_them_or_by_not_naming_them(cluster: Cluster) -> None:
     """One that still runs is left as it was, one that is dead is forgotten, in the same run."""
     cluster.agents[:] = []
