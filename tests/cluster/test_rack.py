@@ -220,6 +220,7 @@ def test_a_replica_is_killed(cluster: Cluster) -> None:
     disturbed(cluster, "a replica killed", lambda: cluster.kubectl(*inside, kill))
 
 
+@pytest.mark.long("the start of an engine")
 def test_a_host_is_lost_and_returns(cluster: Cluster) -> None:
     def lose() -> None:
         subprocess.run(["podman", "stop", "-t", "0", cluster.container("agent-2")], check=True, timeout=120)
