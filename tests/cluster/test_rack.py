@@ -149,14 +149,14 @@ class TestEndpoint(EndpointBehaviour):
     context = 2048
 
 
-def disturbed(cluster: Cluster, what: str, disturb: Callable[[], object], cells: int = 2) -> Load:
-    """Load on the endpoint while something happens, until all cells are up again; nothing may hang or be refused."""
-    serving.wait_until("all cells up", lambda: serving.all_up(cluster, cells))
+def disturbed(cluster: Cluster, what: str, disturb: Callable[[], object], left: int = 2) -> Load:
+    """Load on two cells while something happens, until all that are ``left`` are up; nothing may hang or be refused."""
+    serving.wait_until("all cells up", lambda: serving.all_up(cluster, 2))
     with Load(serving.endpoint(cluster), MODEL) as load:
         time.sleep(QUIET_S)
         began = time.monotonic()
         disturb()
-        serving.wait_until(f"all cells up after: {what}", lambda: serving.all_up(cluster, cells))
+        serving.wait_until(f"all cells up after: {what}", lambda: serving.all_up(cluster, left))
         took = time.monotonic() - began
         time.sleep(QUIET_S)
     print(f"{what} ({took:.0f} s): {load.report()}")
@@ -248,7 +248,7 @@ def test_the_gateway_is_reloaded(cluster: Cluster) -> None:
 def test_a_cell_that_is_not_planned_any_more_goes_without_a_failed_request(cluster: Cluster) -> None:
     cluster.settings["models"][0]["max_replicas"] = 1
     cluster.write()
-    load = disturbed(cluster, "a cell removed", cluster.serve, cells=1)
+    load = disturbed(cluster, "a cell removed", cluster.serve, left=1)
     assert load.streamed.cut == []
     assert {pod["spec"]["nodeName"] for pod in serving.pods(cluster)} == {"agent-1"}
     left = cluster.kubectl("get", "persistentvolumes,persistentvolumeclaims,networkpolicies", "-A", "-o", "name")
