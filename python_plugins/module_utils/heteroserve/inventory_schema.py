@@ -22,7 +22,7 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # Ansible's own variables, and values that this project's playbooks take on the command line.
 FOREIGN = re.compile(r"ansible_\w+")
-PLAYBOOK_VARIABLES = ("reset_purge", "upgrade_cells", "drain_host", "drain_state", "drain_force")
+PLAYBOOK_VARIABLES = ("batch", "reset_purge", "upgrade_cells", "drain_host", "drain_state", "drain_force")
 # Variables of a single host, or of a group in hosts.yml; those of Settings may stand there too.
 HOST_VARIABLES = ("hardware", "rack", "reserved_ports", "serving_limits")
 # Runtimes that the stages after the plan know.
