@@ -258,7 +258,7 @@ def test_a_cell_that_is_not_planned_any_more_goes_without_a_failed_request(clust
 @pytest.mark.parametrize(
     "way",
     [
-        pytest.param(way, marks=pytest.mark.long("the start of an engine")) if broke.starts else way
+        pytest.param(way, marks=pytest.mark.long(broke.long)) if broke.long else way
         for way, broke in broken.BREAKS.items()
     ],
 )
