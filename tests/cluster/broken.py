@@ -107,9 +107,7 @@ BREAKS = {
     "a wrong model path": Break(
         rf"the weights are not on {HOST}: /var/lib/heteroserve/models/nowhere does not exist", _path, long=WAIT
     ),
-    "a typing error in an engine argument": Break(
-        r"max_modle_len.*an engine argument is wrong", _argument, long=START
-    ),
+    "a typing error in an engine argument": Break(r"max_modle_len.*an engine argument is wrong", _argument, long=START),
     "a memory limit that is too low": Break(
         r"ran out of memory \(OOMKilled, limit 300Mi, restarted \dx\)", _memory, long=START
     ),
