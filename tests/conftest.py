@@ -20,13 +20,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Quick tests first: lint, then units, then the real stack. Long ones only where they are asked for."""
+    """Quick tests first: lint, then units, then the real stack. Long ones only where they are asked for.
+
+    Two workers share them (tests/run). Tests that build on each other stay together; the rack comes last, when the other
+    worker is done or nearly so: its load tests want the machine for themselves.
+    """
     for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
         marker = item.get_closest_marker("long")
         if marker and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason=f"{marker.args[0]}; ./heteroserve test --long runs it"))
-    order = {"lint": 0, "unit": 1, "bench": 2, "integration": 3, "molecule": 4, "cluster": 5}
-    items.sort(key=lambda item: order.get(Path(item.path).relative_to(ROOT / "tests").parts[0], 1))
+    order = {"lint": 0, "unit": 1, "bench": 2, "integration": 3, "hosts": 4, "rack": 5}
+    items.sort(key=lambda item: order.get(group(item).partition("/")[0], 1))
+
+
+def group(item: pytest.Item) -> str:
+    """Whom a test has to run beside: those of its file, or all that use the same machine or the same hosts."""
+    path = Path(item.path).relative_to(ROOT / "tests")
+    if path.parts[0] == "integration":
+        return "integration"
+    if path.parts[0] in ("molecule", "cluster"):
+        return "rack" if path.name == "test_rack.py" else "hosts"
+    return str(path)
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.progress import Progress
-from ansible.module_utils.heteroserve.rayservice.cluster import Cluster, spec_of
+from ansible.module_utils.heteroserve.rayservice.cluster import Cluster, owner_of, spec_of
 from ansible.module_utils.heteroserve.rayservice.evidence import Evidence, is_ready
 from ansible.module_utils.heteroserve.rayservice.names import CELL
 from ansible.module_utils.heteroserve.rayservice.waiting import Patience
@@ -85,21 +85,22 @@ class Cell:
         earlier = [one for one in self.clusters() if self.asked["anew"] or spec_of(one) != self.asked["spec"]]
         for wanted in self.asked["objects"]:
             self.cluster.put(wanted)
-        names = {one["metadata"]["name"] for one in earlier}
-        self._end(names)
+        # Not by name: of a RayCluster that was never ready the operator keeps the name for the next one.
+        uids = {one["metadata"]["uid"] for one in earlier}
+        self._end(uids)
         # Only now: the operator makes the next one from the RayService as it is then.
         for one in earlier:
             self.cluster.remove(one)
-        self._wait_for_end(names)
+        self._wait_for_end(uids)
         kept = {(item["kind"], item["metadata"]["name"]) for item in self.asked["objects"]}
         for item in self.cluster.of_cell(self.name):
             if (item["kind"], item["metadata"]["name"]) not in kept:
                 self.cluster.remove(item)
 
     def _pods(self, clusters: set[str]) -> list[dict[str, Any]]:
-        """Pods of some of its RayClusters."""
+        """Pods of some of its RayClusters, named by their UIDs."""
         found = self.cluster.pods(f"{CELL}={self.name}")
-        return [pod for pod in found if pod["metadata"]["labels"].get("ray.io/cluster") in clusters]
+        return [pod for pod in found if owner_of(pod) in clusters]
 
     def _end(self, clusters: set[str]) -> None:
         """End pods in a second, and not after the time for which a stopped one goes on answering: nobody asks them now.
@@ -150,7 +151,7 @@ class Cell:
 
     def remove(self) -> None:
         """Until nothing of it is left, its pods and RayClusters included."""
-        self._end({one["metadata"]["name"] for one in self.clusters()})
+        self._end({one["metadata"]["uid"] for one in self.clusters()})
         while left := [*self.cluster.of_cell(self.name), *self.cluster.pods(f"{CELL}={self.name}")]:
             for item in left:
                 if item["kind"] != "Pod" and not item["metadata"].get("deletionTimestamp"):

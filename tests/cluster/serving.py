@@ -64,6 +64,11 @@ def give_weights(cluster: Cluster, folder: Path) -> None:
     subprocess.run(["podman", "cp", str(folder), f"{cluster.container('server-1')}:{ON_THE_HOST}"], check=True)
 
 
+def take_weights(cluster: Cluster) -> None:
+    """Undo ``give_weights``: what a site brought by hand is no matter of reset's."""
+    cluster.on("server-1", "rm", "-rf", ON_THE_HOST)
+
+
 def endpoint(cluster: Cluster) -> str:
     return f"http://{cluster.address(cluster.servers[0])}:8080"
 

@@ -27,6 +27,7 @@ case "$1" in
   image) [ "$2" = inspect ] && echo 5000 || grep -qxF "$3" stored ;;
   images) cat listed ;;
   pull|build|push)
+    [ "$2" = --help ] && { cat help; exit; }
     if grep -qs "^$1 " fails; then sed -n "s/^$1 //p" fails >&2; exit 1; fi
     for word; do case "$word" in
       --secret=*) cat "${word##*src=}" >>secrets ;;
@@ -56,6 +57,7 @@ class Host:
         program.write_text(PODMAN)
         program.chmod(0o755)
         (folder / "stored").write_text("base:1\n")
+        (folder / "help").write_text("  --compression-format string   compression format to use\n")
         names = [
             "localhost/heteroserve/vllm-cpu:abc",
             "localhost/heteroserve/vllm-cpu-2:abc",
@@ -116,6 +118,13 @@ def test_what_nobody_has_is_built_and_pushed(host: Host) -> None:
     assert (results["changed"], results["how"]) == (True, "built")
     assert results["reference"] == f"{ENDPOINT}/heteroserve/vllm-cpu@{PUSHED}"
     assert "docker://10.0.0.1:5000/heteroserve/vllm-cpu:abc" in host.read("asked")
+    assert "--compression-format=zstd" in host.read("asked")
+
+
+def test_a_tool_that_only_knows_gzip_is_not_asked_for_another(host: Host) -> None:
+    (host.folder / "help").write_text("")
+    assert host.run()["reference"].endswith(PUSHED)
+    assert "--compression-format" not in host.read("asked")
 
 
 def test_what_the_registry_has_is_left_alone_without_podman(host: Host) -> None:

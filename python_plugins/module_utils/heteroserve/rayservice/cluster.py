@@ -204,3 +204,9 @@ class Cluster:
 def spec_of(thing: Object | None) -> str:
     """The annotation that says what an object was made from; "" if it has none."""
     return str(((thing or {}).get("metadata", {}).get("annotations") or {}).get(SPEC, ""))
+
+
+def owner_of(pod: Object) -> str:
+    """UID of what controls a pod, which for a cell's is its RayCluster; "" if nothing does."""
+    owners = pod["metadata"].get("ownerReferences") or []
+    return next((str(one["uid"]) for one in owners if one.get("controller")), "")
