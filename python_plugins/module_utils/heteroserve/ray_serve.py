@@ -61,6 +61,9 @@ class Verdict:
     detail: str = ""  # Serve's messages as they are, with tracebacks
 
 
+_TRACEBACK = re.compile(r" Error:|:?\s+Traceback \(most recent call last\)")
+
+
 def verdict(details: dict[str, Any], name: str) -> Verdict:
     """Judge the application ``name`` in Serve's instance details."""
     application = details.get("applications", {}).get(name)
@@ -73,8 +76,8 @@ def verdict(details: dict[str, Any], name: str) -> Verdict:
     for title, deployment in (application.get("deployments") or {}).items():
         if deployment.get("status") != "HEALTHY" and deployment.get("message"):
             messages.append(f"{title}: {deployment['message']}")
-    # What Serve calls "Error:" is a traceback; its sentence stands before that.
-    text = " ".join(" ".join(message.split(" Error:")[0] for message in messages).split())
+    # Serve's sentence stands before the traceback, which it calls "Error:" or not at all.
+    text = " ".join(" ".join(_TRACEBACK.split(message)[0] for message in messages).split())
     detail = "\n".join(messages)
     if status in ("DEPLOY_FAILED", "UNHEALTHY"):
         return Verdict(status == "DEPLOY_FAILED", False, text or status, detail)
@@ -110,7 +113,8 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ),
     (r"No module named", "the engine's environment is incomplete: run up again"),
     (
-        r"(unexpected keyword argument|Extra inputs are not permitted|unrecognized arguments|validation error)",
+        r"(Unknown engine argument|unexpected keyword argument|Extra inputs are not permitted|unrecognized arguments"
+        r"|validation error)",
         "an engine argument is wrong: see the model's engine_args",
     ),
     (

@@ -103,5 +103,20 @@ def test_a_failure_says_what_to_do(log: str, advice: str) -> None:
     assert log.split(": ", 1)[1] in words
 
 
+def test_an_application_that_cannot_be_built_says_why() -> None:
+    """The message of Ray 2.60 is a sentence, and a traceback longer than anybody is shown of it."""
+    frames = '  File "application_state.py", line 926, in _reconcile_build_app_task\n    ray.get(\n' * 20
+    message = (
+        f"Deploying app 'x' failed with exception:\nTraceback (most recent call last):\n{frames}"
+        "ray.exceptions.RayTaskError(ValueError): ray::build_serve_application() (pid=7, ip=10.0.0.1)\n"
+        f"{frames}ValueError: Unknown engine argument: max_modle_len"
+    )
+    found = verdict(details("DEPLOY_FAILED", message), "x")
+    assert explain(found.text, found.detail, 1, 1) == (
+        "Deploying app 'x' failed with exception; last error: ValueError: Unknown engine argument: max_modle_len;"
+        " an engine argument is wrong: see the model's engine_args"
+    )
+
+
 def test_low_memory_is_named_where_nothing_else_is_known() -> None:
     assert "has 0.1 GB of memory free and the cell was planned with 2.1 GB" in explain("stuck", "", 10**8, 2**31)
