@@ -161,7 +161,7 @@ def test_the_service_is_small(host: Host) -> None:
 def test_secrets_are_for_root_and_the_gateway(host: Host) -> None:
     folder = host.file(FOLDER)
     assert (folder.user, folder.group, folder.mode) == ("root", "heteroserve-gateway", 0o750)
-    for name in ("haproxy.cfg", "keys.map", "models.map", "models.json"):
+    for name in ("haproxy.cfg", "keys.map", "models.map", "models.json", "frozen.lua"):
         found = host.file(f"{FOLDER}/{name}")
         assert (found.user, found.group, found.mode) == ("root", "heteroserve-gateway", 0o640), name
     assert host.file(f"{FOLDER}/health-key").mode == 0o600

@@ -221,7 +221,13 @@ def test_a_replica_is_killed(cluster: Cluster) -> None:
     inside = ("-n", "heteroserve", "exec", name, "--", "bash", "-c")
     # Processes are called after what Ray runs in them; pkill would have to be in the image.
     kill = "for p in /proc/[0-9]*; do grep -qs '^ray::ServeReplica' $p/cmdline && kill -9 ${p#/proc/}; done; true"
-    disturbed(cluster, "a replica killed", lambda: cluster.kubectl(*inside, kill))
+
+    def disturb() -> None:
+        cluster.kubectl(*inside, kill)
+        # Else all cells are up still, and nothing would be waited for.
+        serving.wait_until("the gateway sees that it is gone", lambda: not serving.all_up(cluster, 2), 60)
+
+    disturbed(cluster, "a replica killed", disturb)
 
 
 @pytest.mark.long("the start of an engine")

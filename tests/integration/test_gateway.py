@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -35,6 +38,8 @@ class Cell(ThreadingHTTPServer):
     def __init__(self, port: int) -> None:
         self.healthy = True
         self.broken = False
+        self.awake = threading.Event()  # a frozen one takes connections and says nothing
+        self.awake.set()
         self.headers_seen: list[dict[str, str]] = []
         super().__init__(("127.0.0.1", port), Handler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -44,11 +49,14 @@ class Handler(StubHandler):
     server: Cell
 
     def do_GET(self) -> None:
+        self.server.awake.wait()
         self.send_whole(200 if self.server.healthy else 500, b"", "text/plain")
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.headers_seen.append({name.lower(): value for name, value in self.headers.items()})
+        time.sleep(body.get("think_s", 0))
+        self.server.awake.wait()
         if self.server.broken:
             self.send_whole(500, b"Internal Server Error", "text/plain")
         elif body.get("stream"):
@@ -79,7 +87,7 @@ class Gateway:
     def post(self, path: str = "/v1/chat/completions", key: str | None = KEY, **arguments: object) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         arguments.setdefault("json", BODY)
-        return httpx.post(f"{self.installation.gateway}{path}", headers=headers, timeout=10, **arguments)  # type: ignore[arg-type]
+        return httpx.post(f"{self.installation.gateway}{path}", headers=headers, timeout=20, **arguments)  # type: ignore[arg-type]
 
 
 def planned_cell(name: str, model: str, port: int) -> dict[str, object]:
@@ -117,9 +125,10 @@ def gateway(root: Path, scratch: Path) -> Iterator[Gateway]:
 def well(gateway: Gateway) -> Iterator[None]:
     """Every test starts with cells that are well, and seen so."""
     yield
-    ill = [cell for cell in gateway.cells if not cell.healthy or cell.broken]
+    ill = [cell for cell in gateway.cells if not cell.healthy or cell.broken or not cell.awake.is_set()]
     for cell in gateway.cells:
         cell.healthy, cell.broken = True, False
+        cell.awake.set()
     if ill:
         time.sleep(2.5)
 
@@ -186,6 +195,44 @@ def test_an_ill_cell_is_left_out_and_taken_back(gateway: Gateway) -> None:
     gateway.cells[0].healthy = True
     time.sleep(2.5)
     assert {gateway.post().json()["served_by"] for _ in range(8)} == {27050, 27051}
+
+
+def asked_meanwhile(gateway: Gateway, happens: Callable[[], object], for_s: float) -> list[httpx.Response]:
+    """Answers to requests that run while something happens, and to those that come for a while after it."""
+    with ThreadPoolExecutor(64) as clients:
+        answers = [clients.submit(gateway.post, json={**BODY, "think_s": 1}) for _ in range(4)]
+        time.sleep(0.5)
+        happens()
+        began = time.monotonic()
+        while time.monotonic() - began < for_s:
+            answers.append(clients.submit(gateway.post))
+            time.sleep(0.1)
+        return [answer.result() for answer in answers]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("iptables"), reason="packets are dropped by root's iptables")
+def test_a_lost_host_costs_no_request(gateway: Gateway) -> None:
+    """Nobody says goodbye: packets from and to one cell's port are dropped."""
+    rules = [["INPUT", "-i", "lo", "-p", "tcp", way, "27050", "-j", "DROP"] for way in ("--dport", "--sport")]
+
+    def firewall(what: str) -> None:
+        for rule in rules:
+            subprocess.run(["iptables", "-w", what, *rule], check=True)
+
+    try:
+        answers = asked_meanwhile(gateway, lambda: firewall("-I"), 4)
+    finally:
+        firewall("-D")
+    assert {answer.status_code for answer in answers} == {200}
+    assert answers[-1].json() == {"served_by": 27051}
+    time.sleep(2.5)
+
+
+def test_requests_at_a_frozen_cell_are_answered_by_another(gateway: Gateway) -> None:
+    answers = asked_meanwhile(gateway, gateway.cells[0].awake.clear, 6)
+    assert {answer.status_code for answer in answers} == {200}
+    assert answers[-1].json() == {"served_by": 27051}
+    assert max(answer.elapsed.total_seconds() for answer in answers) > 5, "the cell was not frozen"
 
 
 def test_a_cell_that_answers_in_plain_text_becomes_an_openai_error(gateway: Gateway) -> None:

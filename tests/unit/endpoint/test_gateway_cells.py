@@ -33,7 +33,7 @@ defaults
     timeout server 60s
     timeout check 10s
     load-server-state-from-file global
-    default-server inter 200ms fall 2 rise 1 on-marked-down shutdown-sessions
+    default-server inter 200ms fall 2 rise 1
 frontend endpoint
     bind 127.0.0.1:{port}
     use_backend model-b if {{ path /b }}
