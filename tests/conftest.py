@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ansible.module_utils
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,26 +24,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Quick tests first: lint, then units, then the real stack. Long ones only where they are asked for.
 
-    Two workers share them (tests/run). Tests that build on each other stay together; the rack comes last, when the other
-    worker is done or nearly so: its load tests want the machine for themselves.
+    The rack comes last, when the other worker (tests/run) is done or nearly so: its load tests want the machine for
+    themselves.
     """
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
         marker = item.get_closest_marker("long")
         if marker and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason=f"{marker.args[0]}; ./heteroserve test --long runs it"))
     order = {"lint": 0, "unit": 1, "bench": 2, "integration": 3, "hosts": 4, "rack": 5}
-    items.sort(key=lambda item: order.get(group(item).partition("/")[0], 1))
+    items.sort(key=lambda item: order.get(together(item.nodeid).partition("/")[0], 1))
 
 
-def group(item: pytest.Item) -> str:
-    """Whom a test has to run beside: those of its file, or all that use the same machine or the same hosts."""
-    path = Path(item.path).relative_to(ROOT / "tests")
-    if path.parts[0] == "integration":
+def together(nodeid: str) -> str:
+    """The group that one worker runs: the tests of a file, or all that use the same machine or the same hosts."""
+    path = nodeid.partition("::")[0].removeprefix("tests/")
+    if path.startswith("integration/"):
         return "integration"
-    if path.parts[0] in ("molecule", "cluster"):
-        return "rack" if path.name == "test_rack.py" else "hosts"
-    return str(path)
+    if path.startswith(("molecule/", "cluster/")):
+        return "rack" if path.endswith("test_rack.py") else "hosts"
+    return path
+
+
+class Groups(LoadScopeScheduling):
+    """Gives groups to the workers in the order of the tests."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return together(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    """Not xdist's own groups: 3.8 writes them into an attribute that pytest 9 does not read."""
+    return Groups(config, log)
 
 
 @pytest.fixture(scope="session")
