@@ -109,7 +109,7 @@ BREAKS = {
     ),
     "a typing error in an engine argument": Break(r"max_modle_len.*an engine argument is wrong", _argument, long=START),
     "a memory limit that is too low": Break(
-        r"ran out of memory \(OOMKilled, limit 300Mi, restarted \dx\)", _memory, long=START
+        r"ran out of memory \((OOMKilled|killed with status 137), limit 300Mi, restarted \dx\)", _memory, long=START
     ),
     "a bad token": Break(
         r"Ray does not take the operator's token",

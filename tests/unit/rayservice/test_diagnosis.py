@@ -420,6 +420,21 @@ CASES: dict[str, tuple[Evidence, str, str]] = {
         "out_of_memory",
         f"the pod {POD} on host-a ran out of memory (OOMKilled, limit 18Gi, restarted 3x): raise ray_",
     ),
+    "the memory limit is too low for a process of the container": (
+        replace(START, pods=(pod(container("Running", 3, {"reason": "Error", "exitCode": 137})),), logs={POD: "x"}),
+        "out_of_memory",
+        f"the pod {POD} on host-a ran out of memory (killed with status 137, limit 18Gi, restarted 3x): raise ray_",
+    ),
+    "the kubelet killed it": (
+        replace(
+            START,
+            pods=(pod(container("Running", 3, {"reason": "Error", "exitCode": 137})),),
+            events=(event("Killing", "Container ray-head failed liveness probe, will be restarted"),),
+            logs={POD: "x"},
+        ),
+        "crashed",
+        f"the pod {POD} on host-a ended with status 137, restarted 3x; its last line: x",
+    ),
     "the host ran short of disk": (
         replace(
             START,

@@ -219,16 +219,23 @@ def secret_missing(evidence: Evidence) -> tuple[str, int] | None:
 
 
 def out_of_memory(evidence: Evidence) -> tuple[str, int] | None:
-    """The kernel ended a container that went over its limit."""
+    """The kernel ended a container that went over its limit.
+
+    Where it ended a process below the first one, which then ends with its status, the kubelet does not call it OOMKilled.
+    The kubelet itself kills too, and tells of that.
+    """
     for pod in evidence.pods:
         for container in statuses(pod):
-            if ended(container).get("reason") != "OOMKilled":
+            how = ended(container)
+            below = how.get("exitCode") == 137 and not container.get("ready")
+            if how.get("reason") != "OOMKilled" and (not below or events_of(evidence, "Killing", name=pod_name(pod))):
                 continue
+            word = "OOMKilled" if how.get("reason") == "OOMKilled" else "killed with status 137"
             spec: Object = next((one for one in pod["spec"]["containers"] if one["name"] == container["name"]), {})
             limit = ((spec.get("resources") or {}).get("limits") or {}).get("memory", "none")
             times = container.get("restartCount", 0)
             return (
-                f"the pod {pod_name(pod)} on {pod_host(pod, evidence)} ran out of memory (OOMKilled, limit {limit},"
+                f"the pod {pod_name(pod)} on {pod_host(pod, evidence)} ran out of memory ({word}, limit {limit},"
                 f" restarted {times}x): raise ray_service_memory_headroom, or lower the model's kv_cache_gib"
                 " or context",
                 0 if times > 1 else 60,
