@@ -23,6 +23,7 @@ from tests.cluster.conftest import Cluster
 Objects = list[dict[str, Any]]
 NAME, HOST, PORT = "broken-0", "agent-2", 30900
 START = "Ray starts first, which takes minutes"
+ONE_MORE = "a minute; units know all of these sentences"
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ BREAKS = {
         rf"does not fit: it asks for 4 of nvidia.com/gpu; {HOST} offers none: is its driver loaded", _gpus
     ),
     "a wrong model path": Break(
-        rf"the weights are not on {HOST}: /var/lib/heteroserve/models/nowhere does not exist", _path
+        rf"the weights are not on {HOST}: /var/lib/heteroserve/models/nowhere does not exist",
+        _path,
+        long=ONE_MORE,
     ),
     "a typing error in an engine argument": Break(r"max_modle_len.*an engine argument is wrong", _argument, long=START),
     "a memory limit that is too low": Break(
@@ -122,6 +125,7 @@ BREAKS = {
         rf"the host {HOST} is cordoned and takes no pod .*kubectl uncordon {HOST}",
         before=lambda cluster: cluster.kubectl("cordon", HOST),
         after=lambda cluster: cluster.kubectl("uncordon", HOST),
+        long=ONE_MORE,
     ),
 }
 

@@ -66,6 +66,7 @@ def test_the_benchmark_fails_only_where_the_docs_say_why(cluster: Cluster) -> No
     assert found["counts"]["pass"] > 90
 
 
+@pytest.mark.long("three more runs over all hosts")
 def test_a_lost_server_is_survived_and_repaired(cluster: Cluster) -> None:
     """The first one: it is the one that others joined through, and the controller's way to the API."""
     subprocess.run(["podman", "stop", "-t", "0", cluster.container("server-1")], check=True, capture_output=True)
