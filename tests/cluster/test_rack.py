@@ -349,10 +349,10 @@ def test_no_secret_is_to_be_seen_on_a_host(cluster: Cluster) -> None:
             script = (
                 "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -cF -f /dev/fd/3;"
                 " journalctl --no-pager | grep -cF -f /dev/fd/3;"
-                # As somebody else: containerd's own copy of a pod's environment is 0644, in a folder that only root enters.
+                # As somebody else: containerd's copy of a pod's environment is 0644, in a folder that only root enters.
                 " setpriv --reuid=nobody --regid=nogroup --clear-groups"
-                " find /etc /var /root /home /tmp /run /usr/local -xdev -type f -perm /044 -size -2M -print0 2>/dev/null"
-                " | xargs -0 grep -lF -f /dev/fd/3 2>/dev/null | wc -l"
+                " find /etc /var /root /home /tmp /run /usr/local -xdev -type f -perm /044 -size -2M -print0"
+                " 2>/dev/null | xargs -0 grep -lF -f /dev/fd/3 2>/dev/null | wc -l"
             )
             # The pattern comes through a file descriptor: the search must not be what it finds.
             shell = f"exec 3< <(cat /root/.pattern); {script}".replace("/dev/fd/3", "/root/.pattern")

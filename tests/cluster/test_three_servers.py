@@ -12,6 +12,8 @@ import pytest
 from tests.cluster.conftest import Cluster, clusters
 from tests.playbook_runs import changed
 
+pytestmark = pytest.mark.long("another cluster, and a dozen runs over its hosts")
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -66,7 +68,6 @@ def test_the_benchmark_fails_only_where_the_docs_say_why(cluster: Cluster) -> No
     assert found["counts"]["pass"] > 90
 
 
-@pytest.mark.long("three more runs over all hosts")
 def test_a_lost_server_is_survived_and_repaired(cluster: Cluster) -> None:
     """The first one: it is the one that others joined through, and the controller's way to the API."""
     subprocess.run(["podman", "stop", "-t", "0", cluster.container("server-1")], check=True, capture_output=True)
@@ -93,7 +94,6 @@ def test_a_lost_server_is_survived_and_repaired(cluster: Cluster) -> None:
     assert changed(printed) == 0, printed
 
 
-@pytest.mark.long("two more runs over all hosts")
 def test_a_host_is_added_by_naming_it(cluster: Cluster) -> None:
     cluster.agents.append("agent-2")
     cluster.write()
@@ -102,7 +102,6 @@ def test_a_host_is_added_by_naming_it(cluster: Cluster) -> None:
     assert cluster.ready()["agent-2"]
 
 
-@pytest.mark.long("two more runs over all hosts")
 def test_hosts_are_taken_out_by_retiring_them_or_by_not_naming_them(cluster: Cluster) -> None:
     """One that still runs is left as it was, one that is dead is forgotten, in the same run."""
     cluster.agents[:] = []
