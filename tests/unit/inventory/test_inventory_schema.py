@@ -40,7 +40,7 @@ def test_a_good_inventory_has_no_fault() -> None:
 def test_values_that_the_docs_have_typed_on_the_command_line_are_known() -> None:
     """Those of playbooks that look at the inventory first: not rotate.yml and restore.yml. Roles describe their own."""
     root = Path(__file__).parents[3]
-    docs = "".join(path.read_text() for path in root.glob("docs/*.md"))
+    docs = "".join(path.read_text("utf-8") for path in root.glob("docs/*.md"))
     of_roles = "".join(path.read_text() for path in root.glob("roles/*/defaults/main.yml"))
     typed = {name for name in re.findall(r"-e ([a-z0-9_]+)=", docs) if f"\n{name}:" not in of_roles}
     typed -= {"rotate", "snapshot"}

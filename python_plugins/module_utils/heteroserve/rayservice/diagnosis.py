@@ -221,8 +221,8 @@ def secret_missing(evidence: Evidence) -> tuple[str, int] | None:
 def out_of_memory(evidence: Evidence) -> tuple[str, int] | None:
     """The kernel ended a container that went over its limit.
 
-    Where it ended a process below the first one, which then ends with its status, the kubelet does not call it OOMKilled.
-    The kubelet itself kills too, and tells of that.
+    Where it ended a process below the first one, which then ends with its status, the kubelet does not call it
+    OOMKilled. The kubelet itself kills too, and tells of that.
     """
     for pod in evidence.pods:
         for container in statuses(pod):
