@@ -94,7 +94,7 @@ def wait_until(what: str, check: Callable[[], bool], limit_s: float = 400) -> fl
     began = time.monotonic()
     while not check():
         assert time.monotonic() - began < limit_s, f"not {what} after {limit_s} s"
-        time.sleep(1)
+        time.sleep(2)
     return time.monotonic() - began
 
 

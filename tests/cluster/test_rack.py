@@ -153,10 +153,12 @@ class TestEndpoint(EndpointBehaviour):
     context = 2048
 
 
-def disturbed(cluster: Cluster, what: str, disturb: Callable[[], object], left: int = 2) -> Load:
+def disturbed(
+    cluster: Cluster, what: str, disturb: Callable[[], object], left: int = 2, pace: float = 1.0
+) -> Load:
     """Load on two cells while something happens, until all that are ``left`` are up; nothing may hang or be refused."""
     serving.wait_until("all cells up", lambda: serving.all_up(cluster, 2))
-    with Load(serving.endpoint(cluster), MODEL) as load:
+    with Load(serving.endpoint(cluster), MODEL, pace) as load:
         time.sleep(QUIET_S)
         began = time.monotonic()
         disturb()
@@ -176,7 +178,7 @@ def test_an_update_goes_cell_by_cell_and_no_request_fails(cluster: Cluster) -> N
     before = serving.specs(cluster)
     cluster.settings["models"][0]["max_num_seqs"] = 4
     cluster.write()
-    load = disturbed(cluster, "update of the model's arguments", lambda: upgrade(cluster))
+    load = disturbed(cluster, "update of the model's arguments", lambda: upgrade(cluster), pace=2)
     assert load.streamed.cut == []
     after = serving.specs(cluster)
     assert after.keys() == before.keys()
@@ -196,7 +198,7 @@ def test_an_update_that_fails_stops_and_is_taken_back(cluster: Cluster) -> None:
         assert done.returncode != 0
         printed.append(done.stdout)
 
-    load = disturbed(cluster, "update with a typing error", update)
+    load = disturbed(cluster, "update with a typing error", update, pace=2)
     assert load.streamed.cut == []
     assert serving.specs(cluster) == before
     (said,) = [line for line in printed[0].splitlines() if "was brought back to what it was" in line]
