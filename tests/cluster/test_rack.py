@@ -76,6 +76,12 @@ def snapshot(cluster: Cluster, host: str) -> set[str]:
     return set(cluster.on(host, "bash", text=(HERE / "snapshot.sh").read_text()).splitlines())
 
 
+def unexplained(cluster: Cluster, host: str) -> list[str]:
+    """How a host that was left differs from what it was before."""
+    differing = snapshot(cluster, host) ^ BEFORE[host]
+    return sorted(line for line in differing if not any(re.match(known, line) for known in EXPLAINED))
+
+
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """The example's, and a cell over two hosts, of which the example has none."""
@@ -140,7 +146,7 @@ def test_the_cluster_serves_a_llama(cluster: Cluster, client: openai.OpenAI) -> 
 def test_a_second_run_changes_nothing_and_shows_no_secret(cluster: Cluster) -> None:
     began = time.monotonic()
     printed = cluster.all_of_it("-vvv")
-    print(f"second run {time.monotonic() - began:.0f} s")
+    print(f"{stages(printed)}\nsecond run {time.monotonic() - began:.0f} s")
     assert changed(printed) == 0, printed[-6000:]
     assert {"k3s-token", "k3s-agent-token", "ray-token"} <= set(secrets(cluster))
     for name, secret in secrets(cluster).items():
@@ -153,9 +159,7 @@ class TestEndpoint(EndpointBehaviour):
     context = 2048
 
 
-def disturbed(
-    cluster: Cluster, what: str, disturb: Callable[[], object], left: int = 2, pace: float = 1.0
-) -> Load:
+def disturbed(cluster: Cluster, what: str, disturb: Callable[[], object], left: int = 2, pace: float = 1.0) -> Load:
     """Load on two cells while something happens, until all that are ``left`` are up; nothing may hang or be refused."""
     serving.wait_until("all cells up", lambda: serving.all_up(cluster, 2))
     with Load(serving.endpoint(cluster), MODEL, pace) as load:
@@ -255,6 +259,24 @@ def test_the_gateway_is_reloaded(cluster: Cluster) -> None:
     reload = ("systemctl", "reload", "heteroserve-gateway")
     load = disturbed(cluster, "the gateway reloaded", lambda: cluster.on("server-1", *reload))
     assert load.streamed.cut == []
+
+
+@pytest.mark.long("the start of an engine on a host that joins again")
+def test_a_host_is_retired_and_its_cell_goes_without_a_failed_request(cluster: Cluster) -> None:
+    """Drained, taken away, the host left as it was; named again, it joins and serves again."""
+    cluster.agents.remove("agent-2")
+    cluster.retired.append("agent-2")
+    cluster.write()
+    load = disturbed(cluster, "a host retired", cluster.all_of_it, left=1)
+    assert load.streamed.cut == []
+    assert sorted(cluster.nodes()) == ["agent-1", "server-1"]
+    assert unexplained(cluster, "agent-2") == []
+    cluster.retired.remove("agent-2")
+    cluster.agents.append("agent-2")
+    cluster.write()
+    cluster.all_of_it()
+    assert serving.gateway_sees(cluster) == dict.fromkeys(serving.planned(cluster), "UP")
+    assert {pod["spec"]["nodeName"] for pod in serving.pods(cluster)} == {"agent-1", "agent-2"}
 
 
 def test_a_cell_that_is_not_planned_any_more_goes_without_a_failed_request(cluster: Cluster) -> None:
@@ -406,13 +428,8 @@ def test_kuberay_is_taken_away(cluster: Cluster) -> None:
 def test_reset_leaves_the_hosts_as_they_were(cluster: Cluster) -> None:
     cluster.play("playbooks/reset.yml", "-e", "reset_purge=true", "-e", f"k3s_version={UPGRADE}")
     serving.take_weights(cluster)
-    unexplained = {}
-    for host in [*cluster.servers, *cluster.agents]:
-        differing = snapshot(cluster, host) ^ BEFORE[host]
-        left = sorted(line for line in differing if not any(re.match(known, line) for known in EXPLAINED))
-        if left:
-            unexplained[host] = left
-    assert not unexplained, json.dumps(unexplained, indent=1)
+    left = {host: unexplained(cluster, host) for host in [*cluster.servers, *cluster.agents]}
+    assert not any(left.values()), json.dumps(left, indent=1)
     assert not (cluster.state / "kubeconfig").exists()
 
 
