@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marker = item.get_closest_marker("long")
         if marker and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason=f"{marker.args[0]}; ./heteroserve test --long runs it"))
-    order = {"lint": 0, "unit": 1, "bench": 2, "integration": 3, "molecule": 4, "cluster": 5}
+    order = {"lint": 0, "unit": 1, "bench": 2, "integration": 3, "molecule": 4, "images": 5, "cluster": 6}
     items.sort(key=lambda item: order.get(Path(item.path).relative_to(ROOT / "tests").parts[0], 1))
 
 

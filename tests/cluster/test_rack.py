@@ -22,6 +22,7 @@ from tests.endpoint_behaviour import MODEL, EndpointBehaviour
 from tests.playbook_runs import changed
 from tests.unit.rayservice.conftest import SETTINGS, plan_of_dell
 
+pytestmark = pytest.mark.alone
 HERE = Path(__file__).parent
 UPGRADE = "v1.34.4+k3s2"
 # Lines of snapshot.sh that differ after a reset and why that is right.

