@@ -271,7 +271,10 @@ def test_a_host_is_retired_and_its_cell_goes_without_a_failed_request(cluster: C
     load = disturbed(cluster, "a host retired", cluster.all_of_it, left=1)
     assert load.streamed.cut == []
     assert sorted(cluster.nodes()) == ["agent-1", "server-1"]
-    assert unexplained(cluster, "agent-2") == []
+    # Weights are expensive, and only go where that is asked for.
+    left = unexplained(cluster, "agent-2")
+    assert left
+    assert all(line.startswith("file /var/lib/heteroserve") for line in left), left
     cluster.retired.remove("agent-2")
     cluster.agents.append("agent-2")
     cluster.write()
