@@ -103,7 +103,9 @@ BREAKS = {
         _image,
     ),
     "four GPUs where none is": Break(
-        rf"does not fit: it asks for 4 of nvidia.com/gpu; {HOST} offers none: is its driver loaded", _gpus
+        rf"does not fit: it asks for 4 of nvidia.com/gpu; {HOST} offers none: is its driver loaded",
+        _gpus,
+        long=ONE_MORE,
     ),
     "a wrong model path": Break(
         rf"the weights are not on {HOST}: /var/lib/heteroserve/models/nowhere does not exist",

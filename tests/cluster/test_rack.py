@@ -393,6 +393,7 @@ def test_no_secret_is_to_be_seen_on_a_host(cluster: Cluster) -> None:
     assert (cluster.state / "kubeconfig").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.long("four minutes: each host drained, upgraded and taken back")
 def test_an_upgrade_under_load(cluster: Cluster) -> None:
     address = cluster.kubectl("-n", "web", "get", "service", "pair", "-o", "jsonpath={.spec.clusterIP}")
     cluster.on("server-1", "sh", "-c", "cat > /root/load.py", text=(HERE / "load.py").read_text())
@@ -412,6 +413,7 @@ def test_an_upgrade_under_load(cluster: Cluster) -> None:
     assert "before-upgrade" in cluster.on("server-1", "k3s", "etcd-snapshot", "ls")
 
 
+@pytest.mark.long("follows the upgrade")
 def test_there_is_no_way_back(cluster: Cluster) -> None:
     done = cluster.try_play("site.yml", "--tags", "hosts,cluster")
     assert done.returncode != 0
