@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -216,22 +217,48 @@ def asked_meanwhile(gateway: Gateway, happens: Callable[[], object], for_s: floa
         return [answer.result() for answer in answers]
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("iptables"), reason="packets are dropped by root's iptables")
-def test_a_lost_host_costs_no_request(gateway: Gateway) -> None:
-    """Nobody says goodbye: packets from and to one cell's port are dropped."""
-    rules = [["INPUT", "-i", "lo", "-p", "tcp", way, "27050", "-j", "DROP"] for way in ("--dport", "--sport")]
+ROOT_DROPS = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("iptables"), reason="packets are dropped by root's iptables"
+)
 
-    def firewall(what: str) -> None:
-        for rule in rules:
-            subprocess.run(["iptables", "-w", what, *rule], check=True)
 
+@contextmanager
+def lost(port: int) -> Iterator[None]:
+    """A cell whose host is gone: nobody says goodbye, packets from and to its port are dropped."""
+    rules = [["INPUT", "-i", "lo", "-p", "tcp", way, str(port), "-j", "DROP"] for way in ("--dport", "--sport")]
     try:
-        answers = asked_meanwhile(gateway, lambda: firewall("-I"), 4)
+        for rule in rules:
+            subprocess.run(["iptables", "-w", "-I", *rule], check=True)
+        yield
     finally:
-        firewall("-D")
+        for rule in rules:
+            subprocess.run(["iptables", "-w", "-D", *rule], check=True)
+        time.sleep(2.5)
+
+
+@ROOT_DROPS
+def test_a_lost_host_costs_no_request(gateway: Gateway) -> None:
+    with ExitStack() as ends:
+        answers = asked_meanwhile(gateway, lambda: ends.enter_context(lost(27050)), 4)
     assert {answer.status_code for answer in answers} == {200}
     assert answers[-1].json() == {"served_by": 27051}
-    time.sleep(2.5)
+
+
+@ROOT_DROPS
+def test_a_request_that_a_lost_host_never_acknowledged_is_answered_by_another(gateway: Gateway) -> None:
+    """It goes out on a connection that is kept from before, and no keepalive is sent while data waits."""
+    url, key = f"{gateway.installation.gateway}/v1/chat/completions", {"Authorization": f"Bearer {KEY}"}
+    with ThreadPoolExecutor(8) as pool, ExitStack() as clients:
+        sessions = [clients.enter_context(httpx.Client(headers=key, timeout=20)) for _ in range(8)]
+
+        def asked() -> list[httpx.Response]:
+            return list(pool.map(lambda session: session.post(url, json={**BODY, "think_s": 0.2}), sessions))
+
+        asked(), asked()
+        with lost(27050):
+            answers = asked()
+    assert {(answer.status_code, answer.json()["served_by"]) for answer in answers} == {(200, 27051)}
+    assert 3 < max(answer.elapsed.total_seconds() for answer in answers) < 6
 
 
 def test_requests_at_a_frozen_cell_are_answered_by_another(gateway: Gateway) -> None:
