@@ -19,6 +19,10 @@ options:
     suboptions:
       path: {description: The archive., type: path, required: true}
       name: {description: "Name of the image, for an archive that names none.", type: str}
+  machine:
+    description: Architecture of the hosts, as C(uname -m) names it, to choose by where an image is for several.
+    type: str
+    default: x86_64
 author: [HeteroServe (@heteroserve)]
 """
 
@@ -54,6 +58,7 @@ def main() -> None:
                 "required": True,
                 "options": {"path": {"type": "path", "required": True}, "name": {"type": "str"}},
             },
+            "machine": {"type": "str", "default": "x86_64"},
         },
         supports_check_mode=True,
     )
@@ -61,7 +66,7 @@ def main() -> None:
     faults: list[str] = []
     for archive in module.params["archives"]:
         try:
-            images += read_archive(Path(archive["path"]), archive["name"])
+            images += read_archive(Path(archive["path"]), archive["name"], module.params["machine"])
         except ArchiveError as error:
             faults.append(str(error))
     faults += collisions(images)

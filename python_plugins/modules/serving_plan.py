@@ -45,7 +45,7 @@ options:
     default: false
   options:
     description: "Settings of the whole plan: port_base, reserve_memory_gib, allow_cpu, drivers_managed, prompt_tokens,
-      output_tokens."
+      output_tokens, builds (engine builds that can be had), provided (those whose image the site provides)."
     type: dict
     default: {}
   allow_unplaced:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import heteroserve.efficiencies as table
 from heteroserve.declared import hardware_of
 from heteroserve.model_cards import card_named
-from heteroserve.planner import HostEntry, ModelRequest, PlanOptions, PlanRequest, make_plan
 from heteroserve.planning.bays import device_of
 from heteroserve.roofline import Deployment, cpu_device, expect
 
@@ -39,15 +38,27 @@ GUIDE = (
 # 1.7 times V0 (blog of 2025-01-27). 0.2.6 is older still.
 SINCE_GUIDE = (1.8, round(1.8 * 1.7, 2))
 # Dell's guide, BigDL-LLM 2.4, Llama 2 7B sym_int8: sockets of Xeon 8480+ (56 cores, 112 threads each), hosts, tokens/s.
-# vLLM for CPU through Ray Serve and the gateway, SmolLM2-135M, eager, two cores of a Xeon with AMX that the clients
-# shared: dtype, clients, tokens/s (tests/bench/bench_gateway.py, 38 tokens asked, 64 answered).
+# vLLM for CPU, SmolLM2-135M, eager, two cores that the clients shared: processor, dtype, clients, tokens/s
+# (tests/bench/bench_gateway.py, 38 tokens asked, 64 answered). AMX: a Xeon, through Ray Serve and the gateway.
+# AVX2: the same kind of Xeon with everything beyond AVX2 hidden (tests/helpers/avx2_only.py), vLLM's own server,
+# beside other work. EPYC: one with AVX2 only, whose cores others used too, through Ray Serve and the gateway.
+AMX, AVX2 = ("avx512f", "avx512_bf16", "amx_bf16"), ("avx2",)
 SMALL = (
-    ("float32", 1, 15.4),
-    ("float32", 4, 54.4),
-    ("float32", 16, 117.5),
-    ("bfloat16", 1, 24.2),
-    ("bfloat16", 4, 81.1),
-    ("bfloat16", 16, 256.0),
+    ("Xeon with AMX", AMX, "float32", 1, 15.4),
+    ("Xeon with AMX", AMX, "float32", 4, 54.4),
+    ("Xeon with AMX", AMX, "float32", 16, 117.5),
+    ("Xeon with AMX", AMX, "bfloat16", 1, 24.2),
+    ("Xeon with AMX", AMX, "bfloat16", 4, 81.1),
+    ("Xeon with AMX", AMX, "bfloat16", 16, 256.0),
+    ("Xeon, AVX2 alone", AVX2, "float32", 1, 13.1),
+    ("Xeon, AVX2 alone", AVX2, "float32", 4, 32.7),
+    ("Xeon, AVX2 alone", AVX2, "float32", 16, 69.4),
+    ("Xeon, AVX2 alone", AVX2, "bfloat16", 1, 7.8),
+    ("Xeon, AVX2 alone", AVX2, "bfloat16", 4, 13.7),
+    ("Xeon, AVX2 alone", AVX2, "bfloat16", 16, 15.3),
+    ("EPYC with AVX2", AVX2, "float32", 1, 10.8),
+    ("EPYC with AVX2", AVX2, "float32", 4, 27.5),
+    ("EPYC with AVX2", AVX2, "float32", 16, 48.5),
 )
 BIGDL = ((1, 1, 17.18), (2, 1, 30.26), (2, 2, 61.13))
 
@@ -67,19 +78,17 @@ def guide(a100: int, h100: int, clients: int) -> float:
 
 
 def bigdl(sockets: int, hosts: int) -> float:
-    """tokens/s of all replicas that the planner places on hosts with Xeon 8480+."""
-    entry = HostEntry(hardware_of({"cpu": "xeon-8480+", "sockets": sockets, "memory_gib": 512}))
-    model = ModelRequest("llama-2-7b", card="llama-2-7b", engine="bigdl")
-    options = PlanOptions(prompt_tokens=PROMPT, output_tokens=OUTPUT)
-    plan = make_plan(PlanRequest("ray", {f"host{number}": entry for number in range(hosts)}, (model,), options=options))
-    return sum(cell.expected[-1].tokens_per_s for cell in plan.cells)
+    """tokens/s of one replica on each socket of hosts with Xeon 8480+."""
+    xeon = hardware_of({"cpu": "xeon-8480+", "sockets": 1, "memory_gib": 512}).cpu
+    device = cpu_device(xeon.cores, 1 << 38, xeon.memory_bandwidth, xeon.isa)
+    deployment = Deployment(card_named("llama-2-7b"), "bfloat16", "sym_int8", "bigdl")
+    return sockets * hosts * expect(deployment, device, 1, PROMPT, OUTPUT).tokens_per_s
 
 
-def small_on_cpu(dtype: str, clients: int) -> float:
-    """tokens/s of the small model on two cores of a Xeon with AMX, under the load of bench_gateway.py."""
+def small_on_cpu(isa: tuple[str, ...], dtype: str, clients: int) -> float:
+    """tokens/s of the small model on two cores with these instruction sets, under the load of bench_gateway.py."""
     deployment = Deployment(card_named("smollm2-135m"), dtype, None, "vllm")
-    xeon = cpu_device(2, 1 << 34, None, ("avx512f", "avx512_bf16", "amx_bf16"))
-    return expect(deployment, xeon, clients, 38, 64).tokens_per_s
+    return expect(deployment, cpu_device(2, 1 << 34, None, isa), clients, 38, 64).tokens_per_s
 
 
 def percent(predicted: float, measured: float) -> str:
@@ -122,9 +131,9 @@ def tables() -> str:
             f" on each of {hosts} hosts" if hosts > 1 else ""
         )
         lines.append(f"| {what} | {measured:.2f} | {predicted:.2f} | {percent(predicted, measured)} |")
-    for dtype, clients, measured in SMALL:
-        predicted = small_on_cpu(dtype, clients)
-        what = f"SmolLM2-135M {dtype}, vLLM, 2 cores, {clients} client{'s' if clients > 1 else ''}"
+    for processor, isa, dtype, clients, measured in SMALL:
+        predicted = small_on_cpu(isa, dtype, clients)
+        what = f"SmolLM2-135M {dtype}, vLLM, 2 cores, {processor}, {clients} client{'s' if clients > 1 else ''}"
         lines.append(f"| {what} | {measured:.1f} | {predicted:.1f} | {percent(predicted, measured)} |")
     return "\n".join(lines) + "\n"
 

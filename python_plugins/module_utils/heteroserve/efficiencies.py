@@ -70,7 +70,12 @@ CPU_FLOPS: dict[str, Efficiency] = {
     "amx_bf16": Efficiency(2048 * 1.9e9, "FLOP/s a core", "Intel: 1024 bf16 multiply-adds a cycle, 1.9 GHz under AMX"),
     "avx512_bf16": Efficiency(128 * 2.4e9, "FLOP/s a core", "two 512 bit units, 32 bf16 multiply-adds each"),
     "avx512f": Efficiency(64 * 2.4e9, "FLOP/s a core", "two 512 bit units, 16 float32 multiply-adds each"),
-    "avx2": Efficiency(32 * 2.6e9, "FLOP/s a core", "two 256 bit units, 8 float32 multiply-adds each"),
+    "avx2": Efficiency(24 * 2.6e9, "FLOP/s a core", "measured: three quarters of two 256 bit units' 32 a cycle"),
+    "avx2_bfloat16": Efficiency(6 * 2.6e9, "FLOP/s a core", "measured: emulated; SmolLM2-135M at 1, 4, 16 clients"),
+    "bf16": Efficiency(
+        64 * 2.6e9, "FLOP/s a core", "assumed: 64-bit Arm, one 128 bit BFMMLA a cycle and unit, two units"
+    ),
+    "asimd": Efficiency(16 * 2.6e9, "FLOP/s a core", "assumed: 64-bit Arm, two 128 bit units"),
     "none": Efficiency(8 * 2.6e9, "FLOP/s a core", "128 bit units"),
 }
 CORE_BANDWIDTH = Efficiency(13e9, "bytes/s a core", "measured: reading 560 MB with one core of a Xeon with AMX")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .pins import ARCHITECTURES
+
 INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
-PLATFORM = ("linux", "amd64")  # the machines that HeteroServe is for
 
 
 class ArchiveError(Exception):
@@ -49,8 +50,11 @@ def full_name(reference: str) -> str:
     return f"{first}/{rest}"
 
 
-def read_archive(path: Path, name: str | None = None) -> list[ArchivedImage]:
-    """The images of a docker-archive or an oci-archive. Raises ArchiveError."""
+def read_archive(path: Path, name: str | None = None, machine: str = "x86_64") -> list[ArchivedImage]:
+    """The images of a docker-archive or an oci-archive. Raises ArchiveError.
+
+    Of an image for several platforms it is the one for Linux on ``machine``, as ``uname -m`` names it.
+    """
     try:
         with tarfile.open(path) as tar:
             files = {member.name.removeprefix("./"): member for member in tar if member.isfile()}
@@ -65,7 +69,9 @@ def read_archive(path: Path, name: str | None = None) -> list[ArchivedImage]:
             if "manifest.json" in files:
                 found = _docker_images(path, json.loads(content("manifest.json")), content)
             elif "index.json" in files:
-                found = _oci_images(path, json.loads(content("index.json")), content)
+                found = _oci_images(
+                    path, json.loads(content("index.json")), content, ARCHITECTURES.get(machine, machine)
+                )
             else:
                 raise ArchiveError(f"{path}: holds no image: make it with podman save, docker save or skopeo copy")
     except (OSError, tarfile.TarError, ValueError, KeyError) as error:
@@ -94,14 +100,16 @@ def _docker_images(path: Path, manifest: list[dict[str, Any]], content: Any) -> 
     return found
 
 
-def _oci_images(path: Path, index: dict[str, Any], content: Any) -> list[tuple[str, str, str, str, int]]:
+def _oci_images(
+    path: Path, index: dict[str, Any], content: Any, architecture: str
+) -> list[tuple[str, str, str, str, int]]:
     found = []
     for entry in index["manifests"]:
         annotations = entry.get("annotations") or {}
         name = next((annotations[key] for key in NAME_KEYS if annotations.get(key)), "")
         manifest = json.loads(content(_blob(entry["digest"])))
         if entry.get("mediaType") in INDEXES:
-            manifest = json.loads(content(_blob(_of_platform(path, manifest["manifests"]))))
+            manifest = json.loads(content(_blob(_of_platform(path, manifest["manifests"], architecture))))
         selector = annotations.get(NAME_KEYS[1], "")
         found.append((name, "oci-archive", selector, manifest["config"]["digest"], len(manifest["layers"])))
     return found
@@ -111,13 +119,13 @@ def _blob(digest: str) -> str:
     return "blobs/" + digest.replace(":", "/")
 
 
-def _of_platform(path: Path, manifests: list[dict[str, Any]]) -> str:
+def _of_platform(path: Path, manifests: list[dict[str, Any]], architecture: str) -> str:
     for entry in manifests:
         platform = entry.get("platform") or {}
-        if (platform.get("os"), platform.get("architecture")) == PLATFORM:
+        if (platform.get("os"), platform.get("architecture")) == ("linux", architecture):
             return str(entry["digest"])
     raise ArchiveError(
-        f"{path}: holds no image for {'/'.join(PLATFORM)}: fetch it with --platform {'/'.join(PLATFORM)}"
+        f"{path}: holds no image for linux/{architecture}: fetch it with --platform linux/{architecture}"
     )
 
 

@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from .k3s import server_count_fault
+from .planning.builds import engines_of, obtainable
 from .planning.request import ModelRequest
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}")
@@ -216,6 +217,12 @@ def _models(inventory: Inventory) -> list[Fault]:
         unknown = set(model.get("hosts") or []) - set(inventory.groups.get("serving", []))
         for host in sorted(map(str, unknown)):
             faults.append(Fault(place, f"{key}.hosts", f"{host!r} is not in group serving", "name hosts of that group"))
+        engines = engines_of(
+            obtainable(str(inventory.values.get("runtime")), inventory.values.get("images_references") or ())
+        )
+        if model.get("engine") not in (None, *engines) and engines:
+            found = f"{model['engine']!r} is not built for this runtime"
+            faults.append(Fault(place, f"{key}.engine", found, f"remove it, or set {' or '.join(engines)}"))
     return faults
 
 

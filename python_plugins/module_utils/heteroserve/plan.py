@@ -121,6 +121,9 @@ class Reason:
     kind: str  # "host" | "model"
     text: str  # the one arithmetic reason
     change: str = ""
+    model: str = ""  # whose entry the settings belong to
+    # New values of keys of that entry that help, tried by the planner (null: remove the key); none where no key does.
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

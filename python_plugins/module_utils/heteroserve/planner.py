@@ -8,22 +8,34 @@ of them take less than a second. The steps lie in ``planning/``; docs/plan.md ex
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from . import efficiencies as table
+from .model_shape import ModelShape
 from .plan import Cell, GatewayPlan, Placement, Plan, Reason
 from .planning.allocate import Board, HostState, Options, place_fairly, place_minimum
 from .planning.bays import HostShape, shape_of_host
+from .planning.builds import obtainable
 from .planning.cells import make_cells, natural
 from .planning.explain import Survey, host_reasons, make_advice, make_pools, model_reasons
 from .planning.fit import STAGES, Fit, fits, want
 from .planning.memory import Wanted
+from .planning.remedies import fault_as_misfit, remedy
 from .planning.request import HostEntry, ModelRequest, PlanOptions, PlanRequest, faults_of, shape_of
 
 __all__ = ["HostEntry", "ModelRequest", "PlanOptions", "PlanRequest", "make_plan"]
 
 SPLITS = (1, 2, 4, 8)  # replicas that may share a processor socket where models outnumber sockets
+
+
+@dataclass(frozen=True)
+class _Faulty:
+    """A model that no hardware could serve as it is asked for; without a shape where that is unknown."""
+
+    request: ModelRequest
+    fault: str
+    shape: ModelShape | None = None
 
 
 @dataclass
@@ -36,7 +48,10 @@ class _Attempt:
 
 def make_plan(request: PlanRequest) -> Plan:
     """Plan the request. Models without any replica are named in ``Plan.unplaced``, each with its reason."""
-    wanted, faults = _wanted(request)
+    if not request.options.builds:
+        builds = obtainable(request.runtime, request.options.provided)
+        request = replace(request, options=replace(request.options, builds=builds))
+    wanted, faulty = _wanted(request)
     attempt = _attempt(request, wanted, SPLITS[0])
     for split in SPLITS[1:]:
         if not _processors_are_short(attempt, wanted):
@@ -49,9 +64,9 @@ def make_plan(request: PlanRequest) -> Plan:
     models = {item.name: item.planned for item in placed}
     cells = make_cells(board, models, request.hosts, request.options, request.runtime, request.previous)
     reasons = [
-        *faults,
-        *model_reasons(board, survey, wanted, attempt.short),
-        *host_reasons(board, survey, wanted),
+        *(_reason_of(one, survey.shapes, request.options) for one in faulty),
+        *model_reasons(board, survey, wanted, attempt.short, request.options),
+        *host_reasons(board, survey, wanted, request.options),
     ]
     longest = max((item.planned.context for item in placed), default=0)
     return Plan(
@@ -64,7 +79,7 @@ def make_plan(request: PlanRequest) -> Plan:
         advice=make_advice(board, survey, wanted, attempt.options, request.hosts, request.options),
         prompt_tokens=request.options.prompt_tokens,
         output_tokens=request.options.output_tokens,
-        unplaced=tuple(sorted([fault.subject for fault in faults] + _unplaced(board, wanted))),
+        unplaced=tuple(sorted([one.request.name for one in faulty] + _unplaced(board, wanted))),
     )
 
 
@@ -77,22 +92,30 @@ def _unplaced(board: Board, wanted: list[Wanted]) -> list[str]:
     return [item.name for item in wanted if not board.replicas[item.name] and item.request.min_replicas > 0]
 
 
-def _wanted(request: PlanRequest) -> tuple[list[Wanted], list[Reason]]:
-    """Models with their gaps filled, by name, and the reasons of those that no hardware could serve."""
+def _wanted(request: PlanRequest) -> tuple[list[Wanted], list[_Faulty]]:
+    """Models with their gaps filled, by name, and those that no hardware could serve."""
     wanted: list[Wanted] = []
-    faults: list[Reason] = []
+    faulty: list[_Faulty] = []
     for model in sorted(request.models, key=lambda item: natural(item.name)):
         try:
             shape = shape_of(model)
         except ValueError as fault:
-            faults.append(Reason(model.name, "model", str(fault), "set `card` or a folder with config.json"))
+            faulty.append(_Faulty(model, str(fault)))
             continue
-        text = faults_of(model, shape) or _fault_of_hosts(model, request)
+        text = faults_of(model, shape, request.options.builds) or _fault_of_hosts(model, request)
         if text is not None:
-            faults.append(Reason(model.name, "model", f"{model.name}: {text}", f"correct `{text.split(':')[0]}`"))
+            faulty.append(_Faulty(model, text, shape))
             continue
         wanted.append(want(model, shape))
-    return wanted, faults
+    return wanted, faulty
+
+
+def _reason_of(faulty: _Faulty, shapes: list[HostShape], options: PlanOptions) -> Reason:
+    name = faulty.request.name
+    if faulty.shape is None:
+        return Reason(name, "model", faulty.fault, "set `card`, or `source.path` to a folder with config.json")
+    found = remedy(faulty.request, faulty.shape, fault_as_misfit(faulty.fault), shapes, options)
+    return Reason(name, "model", f"{name}: {faulty.fault}", found.change, name, found.settings)
 
 
 def _fault_of_hosts(model: ModelRequest, request: PlanRequest) -> str | None:

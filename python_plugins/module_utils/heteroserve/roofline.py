@@ -162,8 +162,12 @@ def cpu_device(cores: int, memory: int, bandwidth: float | None, isa: tuple[str,
     drawn = (
         cores * table.CORE_BANDWIDTH.value / table.MEMORY["cpu"].value
     )  # a core's rate is measured, not a datasheet's
-    unit = next((flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in isa), "none")
-    plain = next((flag for flag in ("avx512f", "avx2") if flag in isa), "none")
+    unit = next(
+        (flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16", "asimd") if flag in isa), "none"
+    )
+    plain = next((flag for flag in ("avx512f", "avx2", "asimd") if flag in isa), "none")
+    if unit == "avx2":
+        unit = "avx2_bfloat16"
     flops = {
         "bfloat16": cores * table.CPU_FLOPS[unit].value,
         "float16": cores * table.CPU_FLOPS[plain].value,

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from heteroserve.image_builds import default_base, locked_version
 
-from python_plugins.module_utils.heteroserve.planning.bays import BUILDS
+from python_plugins.module_utils.heteroserve.planning.builds import BUILDS
 
 ROOT = Path(__file__).parents[3]
 NAMES = sorted(path.parent.name for path in ROOT.glob("images/*/Containerfile"))
@@ -35,7 +35,7 @@ def lock(name: str) -> str:
 
 def test_every_engine_that_a_plan_may_name_is_looked_at() -> None:
     assert {"vllm-cpu", "vllm-cuda", "vllm-rocm"} <= set(NAMES)
-    assert set(NAMES) <= set(BUILDS.values())
+    assert set(NAMES) <= {build.name for build in BUILDS}
 
 
 @pytest.mark.parametrize("name", NAMES)

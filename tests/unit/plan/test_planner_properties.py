@@ -67,7 +67,7 @@ def check_memory(plan: Plan, given_hosts: dict[str, HostEntry]) -> None:
                 assert known[cell.model].weight_bytes + cell.limits.kv_cache_bytes <= cell.limits.memory_bytes
         assert cell.limits.kv_cache_tokens >= cell.limits.max_model_len
     for name, used in ram.items():
-        assert used <= usable_ram(given_hosts[name], PlanOptions(), ours=True)
+        assert used <= usable_ram(given_hosts[name], PlanOptions(), ours=True)[0]
         assert cores[name] <= given_hosts[name].hardware.cpu.cores
 
 

@@ -52,6 +52,8 @@ def test_the_machines_platform_is_taken_from_an_index(tmp_path: Path) -> None:
     oci_archive(tmp_path / "a.tar", "quay.io/example/three:3", "three", ("arm64", "amd64"))
     (image,) = read_archive(tmp_path / "a.tar")
     assert image.config == digest(config(layer("three"), "amd64"))
+    (image,) = read_archive(tmp_path / "a.tar", machine="aarch64")
+    assert image.config == digest(config(layer("three"), "arm64"))
     oci_archive(tmp_path / "b.tar", "quay.io/example/three:3", "three", ("arm64",))
     with pytest.raises(ArchiveError, match="holds no image for linux/amd64"):
         read_archive(tmp_path / "b.tar")

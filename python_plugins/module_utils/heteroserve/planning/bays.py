@@ -9,26 +9,18 @@ from .. import efficiencies as table
 from ..accelerators import CARDS
 from ..hardware import Accelerator, Hardware
 from ..roofline import Device, cpu_device
+from .builds import build_of
 from .request import HostEntry, PlanOptions
 
 GIB = 1024**3
 
-# Which environment or image drives whose accelerators. Gaudi needs a vLLM plugin of its own that no image here has.
-BUILDS: dict[tuple[str, str], str] = {
-    ("vllm", "nvidia"): "vllm-cuda",
-    ("vllm", "amd"): "vllm-rocm",
-    ("vllm", "intel"): "vllm-xpu",
-    ("vllm", "cpu"): "vllm-cpu",
-    ("bigdl", "cpu"): "bigdl",
-    ("onnx", "cpu"): "onnx",
-}
 DRIVER_PROBLEMS = ("no-driver", "driver-mismatch", "driver-not-loaded")
 
 
 def available(engine: str, vendor: str, options: PlanOptions) -> bool:
     """Whether there is an environment or image that runs the engine on that vendor's accelerators."""
-    build = BUILDS.get((engine, vendor))
-    return build is not None and (not options.builds or build in options.builds)
+    build = build_of(engine, vendor)
+    return build is not None and build.name in options.builds
 
 
 @dataclass(frozen=True)
@@ -56,6 +48,7 @@ class HostShape:
 
     bays: tuple[Bay, ...]
     ram: int  # bytes that replicas may take
+    more_ram: str = ""  # what would let them take more
     idle: tuple[str, ...] = ()  # why some of its accelerators cannot be used, a sentence each
     change: str = ""  # what would make them usable
     allowed: tuple[str, ...] = ()  # models that are pinned to it, so that pins keep shapes apart
@@ -85,9 +78,9 @@ def shape_of_host(
         # Processors beside GPUs feed them; where no GPU's driver works, they are all that the host has.
         feeding = known > 0 and (len(usable) > 0 or waiting < known)
         bays.append(_processors(entry, options, split, asked_only=feeding))
-    ram = usable_ram(entry, options, ours)
+    ram, more_ram = usable_ram(entry, options, ours)
     change = next((text for text in idle.values() if text), "")
-    return HostShape(tuple(bays), ram, tuple(idle), change, pinned)
+    return HostShape(tuple(bays), ram, more_ram, tuple(idle), change, pinned)
 
 
 def _fault(item: Accelerator, hardware: Hardware, options: PlanOptions) -> tuple[str, str] | None:
@@ -161,21 +154,26 @@ def device_of(kind: str, memory: int | None = None, link: str | None = None, par
     )
 
 
-def usable_ram(entry: HostEntry, options: PlanOptions, ours: bool) -> int:
-    """RAM that replicas may take: installed less the reserve, and no more than is free now on a busy host."""
+def usable_ram(entry: HostEntry, options: PlanOptions, ours: bool) -> tuple[int, str]:
+    """RAM that replicas may take, and what would make it more.
+
+    It is what is installed less the reserve, and no more than is free now on a busy host.
+    """
     memory = entry.hardware.memory
     if options.reserve_memory_gib is not None:
         reserve = int(options.reserve_memory_gib * GIB)
+        bound = "lower `reserve_memory_gib`, or add memory to the host"
     else:
         reserve = min(32 * GIB, max(2 * GIB, memory // 8))
+        bound = "add memory to the host"
     ram = memory - reserve
-    if entry.memory_gib is not None:
-        ram = min(ram, int(entry.memory_gib * GIB))
+    if entry.memory_gib is not None and entry.memory_gib * GIB < ram:
+        ram, bound = int(entry.memory_gib * GIB), "raise the host's `serving_limits.memory_gib`"
     free = entry.hardware.memory_available
     if free is not None and not ours and free < ram:
         grain = max(GIB // 4, memory // 64)  # coarse, so that a busy minute does not change the plan
-        ram = free // grain * grain
-    return max(0, ram)
+        ram, bound = free // grain * grain, "end programs on the host that hold memory"
+    return max(0, ram), bound
 
 
 def _processors(entry: HostEntry, options: PlanOptions, split: int, asked_only: bool) -> Bay:
@@ -187,16 +185,11 @@ def _processors(entry: HostEntry, options: PlanOptions, split: int, asked_only: 
     bandwidth = cpu.memory_bandwidth
     if bandwidth is None and cpu.memory_channels and cpu.memory_mts:
         bandwidth = cpu.memory_channels * cpu.memory_mts * 8e6
-    ram = usable_ram(entry, options, ours=True)
+    ram, _ = usable_ram(entry, options, ours=True)
     device = cpu_device(cores // units, ram // units, bandwidth / units if bandwidth else None, cpu.isa)
     indices = tuple(range(units))
     label = f"{sockets}x {cpu.model}"
     return Bay(device, label, indices, tuple((index,) for index in indices), None, asked_only, cores // units, cpu.isa)
-
-
-def cpu_engine(isa: tuple[str, ...]) -> str:
-    """vLLM's CPU kernels need AVX-512 to be worth it; ONNX Runtime runs anywhere. BigDL is only run where asked."""
-    return "vllm" if "avx512f" in isa else "onnx"
 
 
 def gpu_memory(device: Device) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..plan import Cell, Pool, Reason
 from ..roofline import step_time
@@ -12,6 +13,7 @@ from .bays import HostShape
 from .cells import natural, pool_name
 from .fit import Fit
 from .memory import Misfit, Wanted
+from .remedies import nearest, remedy
 from .request import HostEntry, PlanOptions
 
 KINDS_OF_ADVICE = 12  # host shapes that advice is given for, the most frequent first
@@ -26,15 +28,10 @@ class Survey:
     misfits: dict[tuple[int, str], list[Misfit]]
 
 
-def nearest(misfits: list[Misfit]) -> Misfit | None:
-    """The reason that came closest to working."""
-    return min(misfits, key=lambda item: (item.rank, item.lack, item.text), default=None)
-
-
-def host_reasons(board: Board, survey: Survey, models: list[Wanted]) -> list[Reason]:
+def host_reasons(board: Board, survey: Survey, models: list[Wanted], options: PlanOptions) -> list[Reason]:
     """A reason for each host that carries nothing, and for accelerators that stay idle on one that does."""
     out: list[Reason] = []
-    known: dict[object, tuple[str, str] | None] = {}
+    known: dict[object, Reason | None] = {}
     busy = {host for replicas in board.replicas.values() for one in replicas for host in one.hosts}
     capped = frozenset(
         item.name
@@ -45,39 +42,54 @@ def host_reasons(board: Board, survey: Survey, models: list[Wanted]) -> list[Rea
         state = board.states[name]
         key = (id(state.shape), state.signature, name in busy)
         if key not in known:
-            known[key] = _host_reason(state, survey, models, name in busy, capped)
+            known[key] = _host_reason(state, survey, models, name in busy, capped, options)
         found = known[key]
         if found is not None:
-            out.append(Reason(name, "host", found[0], found[1]))
+            settings = {key: _at(value, found.subject, name) for key, value in found.settings.items()}
+            out.append(replace(found, subject=name, settings=settings))
     return out
 
 
+def _at(value: Any, host: str, other: str) -> Any:
+    """The settings that were found for one host, for an equal one."""
+    return tuple(other if name == host else name for name in value) if isinstance(value, tuple) else value
+
+
 def _host_reason(
-    state: HostState, survey: Survey, models: list[Wanted], busy: bool, capped: frozenset[str]
-) -> tuple[str, str] | None:
-    shape = state.shape
+    state: HostState, survey: Survey, models: list[Wanted], busy: bool, capped: frozenset[str], options: PlanOptions
+) -> Reason | None:
+    shape, name = state.shape, state.name
+
+    def reason(text: str, change: str) -> Reason:
+        return Reason(name, "host", text, change)
+
     gpus = [(number, bay) for number, bay in enumerate(shape.bays) if bay.vendor != "cpu"]
     if busy:
         for number, bay in gpus:
             free = len(state.free[number])
             if free:
                 text = f"{free} of {bay.label} stay idle: " + _why_idle(state, number, survey, models, capped)
-                return text, "lower tensor_parallel_size, raise max_replicas or add a model that fits"
-        return ("; ".join(shape.idle), shape.change) if shape.idle else None
+                return reason(text, "raise the max_replicas of a model, or add a model that fits")
+        return reason("; ".join(shape.idle), shape.change) if shape.idle else None
     if shape.idle and not gpus:
-        return "; ".join(shape.idle), shape.change
+        return reason("; ".join(shape.idle), shape.change)
     open_models = [item.name for item in models if survey.fits.get((id(shape), item.name))]
     if open_models:
-        return "no model needs it: " + _why_idle(
-            state, None, survey, models, capped
-        ), "raise max_replicas or add a model"
-    misfits = [miss for item in models for miss in survey.misfits.get((id(shape), item.name), [])]
-    best = nearest(misfits)
+        why = _why_idle(state, None, survey, models, capped)
+        return reason(f"no model needs it: {why}", "raise the max_replicas of a model, or add a model")
+    misfits = [(miss, item) for item in models for miss in survey.misfits.get((id(shape), item.name), [])]
+    best = nearest(miss for miss, _ in misfits)
     if best is not None:
-        return best.text, best.change
+        item = next(item for miss, item in misfits if miss is best)
+        found = remedy(item.request, item.shape, best, [shape], options, name)
+        return Reason(name, "host", best.text, found.change, item.name, found.settings)
     if not models:
-        return "no model is asked for", "add a model"
-    return "it has neither an accelerator nor processors that may be used", "set `allow_cpu: true`"
+        return reason("no model is asked for", "add a model")
+    if not options.allow_cpu:
+        return reason(
+            "it has no accelerator, and processors may not be used", "set `serving_plan_options.allow_cpu: true`"
+        )
+    return reason("it has neither an accelerator nor a processor core that may be used", "raise `serving_limits.cores`")
 
 
 def _why_idle(state: HostState, bay: int | None, survey: Survey, models: list[Wanted], capped: frozenset[str]) -> str:
@@ -99,7 +111,9 @@ def _why_idle(state: HostState, bay: int | None, survey: Survey, models: list[Wa
     return "; ".join(parts) or "no model fits them"
 
 
-def model_reasons(board: Board, survey: Survey, models: list[Wanted], short: list[str]) -> list[Reason]:
+def model_reasons(
+    board: Board, survey: Survey, models: list[Wanted], short: list[str], options: PlanOptions
+) -> list[Reason]:
     """A reason for each model that has fewer replicas than it must have, with the arithmetic of the nearest host."""
     out = []
     for item in models:
@@ -109,13 +123,16 @@ def model_reasons(board: Board, survey: Survey, models: list[Wanted], short: lis
         if not have and least == 0:
             fit_somewhere = any(survey.fits.get((id(shape), item.name)) for shape in survey.shapes)
             if fit_somewhere:
-                out.append(Reason(item.name, "model", "min_replicas is 0 and no room was left", "set min_replicas: 1"))
+                text = "min_replicas is 0 and no room was left"
+                out.append(Reason(item.name, "model", text, "add a host, or set max_replicas of another model"))
                 continue
-        out.append(_model_reason(board, survey, item, models, have))
+        out.append(_model_reason(board, survey, item, models, have, options))
     return out
 
 
-def _model_reason(board: Board, survey: Survey, item: Wanted, models: list[Wanted], have: int) -> Reason:
+def _model_reason(
+    board: Board, survey: Survey, item: Wanted, models: list[Wanted], have: int, options: PlanOptions
+) -> Reason:
     fits = [fit for shape in survey.shapes for fit in survey.fits.get((id(shape), item.name), [])]
     if fits:
         holders = [other.name for other in models if other is not item and board.replicas[other.name]]
@@ -125,14 +142,21 @@ def _model_reason(board: Board, survey: Survey, item: Wanted, models: list[Wante
             f"{item.name} has {have} of {item.request.min_replicas} replicas: one takes {what}, and "
             f"{' and '.join(holders) or 'its own replicas'} hold{'' if len(holders) > 1 else 's'} all that fit"
         )
+        lower = f"set `min_replicas: {have}`, " if have else ""
         return Reason(
-            item.name, "model", text, "lower min_replicas or max_replicas, set serving_plan_replan: true, or add a host"
+            item.name,
+            "model",
+            text,
+            f"{lower}set max_replicas of another model with `serving_plan_replan: true`, or add a host",
+            item.name,
+            {"min_replicas": have} if have else {},
         )
     misfits = [miss for shape in survey.shapes for miss in survey.misfits.get((id(shape), item.name), [])]
     best = nearest(misfits)
     if best is None:
         return Reason(item.name, "model", f"{item.name}: there is no host that may carry it", "add hosts to `serving`")
-    return Reason(item.name, "model", best.text, best.change)
+    found = remedy(item.request, item.shape, best, survey.shapes, options)
+    return Reason(item.name, "model", best.text, found.change, item.name, found.settings)
 
 
 def make_pools(cells: tuple[Cell, ...], board: Board, options: PlanOptions) -> tuple[Pool, ...]:

@@ -9,12 +9,20 @@ from .. import efficiencies as table
 from ..model_shape import QUANTIZATIONS, ModelShape, normal_dtype
 from ..plan import Expectation, Limits, PlannedModel
 from ..roofline import Deployment, Device, expect
-from .bays import BUILDS, Bay, HostShape, available, cpu_engine
+from .bays import Bay, HostShape, available
+from .builds import build_of
 from .memory import GB, Misfit, Wanted, cpu_limits, gpu_limits
 from .request import ModelRequest, PlanOptions, splits
 
 CPU_QUANTIZATION = {"bigdl": "sym_int8", "onnx": "int8"}
 STAGES = (2, 3, 4, 6, 8)
+HERE = "HERE"  # in a misfit's `hosts`: the host that it is about
+NO_SETTING = "serve the model from another host"
+NO_ISA = "neither AVX2 nor AVX-512 (nor Advanced SIMD on Arm)"
+ISA_CHANGE = (
+    "give a virtual machine the processor of its host (libvirt: host-passthrough), declare what it has "
+    "(`hardware.cpu.isa`), or leave the host out of `serving`"
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,8 @@ def fits(wanted: Wanted, host: HostShape, options: PlanOptions, stages: int = 1)
     failed: list[Misfit] = []
     if wanted.request.hosts and wanted.name not in host.allowed:
         where = ", ".join(wanted.request.hosts)
-        return [], [Misfit(f"{wanted.name} is pinned to {where}", "add the host to the model's `hosts`", 2)]
+        settings = (("hosts", (*wanted.request.hosts, HERE)),)
+        return [], [Misfit(f"{wanted.name} is pinned to {where}", NO_SETTING, 2, settings=settings)]
     for number, bay in enumerate(host.bays):
         refusal = _refusal(wanted, bay, options)
         if refusal is not None:
@@ -85,23 +94,29 @@ def _refusal(wanted: Wanted, bay: Bay, options: PlanOptions) -> Misfit | None:
     request, name = wanted.request, wanted.name
     kind, cpu = bay.device.kind, bay.vendor == "cpu"
     if request.accelerator is not None and request.accelerator not in (kind, bay.vendor):
-        return Misfit(f"{name} asks for accelerator {request.accelerator}, this is {kind}", "change `accelerator`", 2)
+        return _wish(f"{name} asks for accelerator {request.accelerator}, this is {kind}", "accelerator")
     if cpu and request.cpu is False:
-        return Misfit(f"{name} has cpu: false and there is no usable GPU", "remove `cpu: false`", 2)
+        return _wish(f"{name} has cpu: false and there is no usable GPU", "cpu")
     if cpu and bay.asked_only and not (request.hosts and (request.cpu or request.accelerator == "cpu")):
-        change = "pin it to the host with `hosts` and `accelerator: cpu`"
-        return Misfit(f"{name} does not take the processors that feed GPUs", change, 3)
+        settings = (("hosts", (*request.hosts, HERE)), ("accelerator", "cpu"))
+        return Misfit(f"{name} does not take the processors that feed GPUs", NO_SETTING, 3, settings=settings)
     engine = _engine(wanted, bay)
     if not available(engine, bay.vendor, options):
-        return Misfit(f"{name} needs engine {engine}, which does not run on {kind} here", "set another `engine`", 2)
-    if cpu and engine == "vllm" and "avx512f" not in bay.isa:
-        return Misfit(f"{name} asks for vllm, whose CPU kernels need AVX-512", "set `engine: onnx`", 2)
-    if cpu and engine == "bigdl" and "avx2" not in bay.isa:
-        return Misfit(f"{name} asks for bigdl, which needs AVX2", "set `engine: onnx`", 2)
+        key = "engine" if request.engine is not None else "quantization"
+        return _wish(f"{name} needs engine {engine}, which nothing here runs on {kind}", key)
+    build = build_of(engine, bay.vendor)
+    if cpu and build is not None and not set(build.isa) & set(bay.isa):
+        return Misfit(f"{name} cannot run on {bay.label}, which has {NO_ISA}", ISA_CHANGE, 3)
     dtype = wanted.planned.dtype
     if not cpu and dtype not in bay.device.flops and dtype != "float32":
-        return Misfit(f"{kind} has no {dtype} arithmetic, which {name} is served in", "set `dtype: float16`", 2)
+        text = f"{kind} has no {dtype} arithmetic, which {name} is served in"
+        return Misfit(text, NO_SETTING, 2, settings=(("dtype", "float16"),))
     return _refused_format(wanted, bay, engine)
+
+
+def _wish(text: str, key: str) -> Misfit:
+    """A refusal of what the model's entry asks for by ``key``."""
+    return Misfit(text, NO_SETTING, 2, settings=((key, None),))
 
 
 def _refused_format(wanted: Wanted, bay: Bay, engine: str) -> Misfit | None:
@@ -109,15 +124,18 @@ def _refused_format(wanted: Wanted, bay: Bay, engine: str) -> Misfit | None:
     if quantization is None:
         return None
     method = QUANTIZATIONS[quantization]
+    text = ""
     if engine not in method.engines:
-        where = f"{wanted.name} is {quantization}, which {engine} on {bay.device.kind} does not read"
-        return Misfit(where, "set another `quantization`", 2)
-    if bay.vendor not in method.vendors:
-        where = f"{wanted.name} is {quantization}, which has no kernels for {bay.vendor}"
-        return Misfit(where, "set another `quantization`", 2)
-    if quantization == "fp8" and bay.vendor == "amd" and "fp8" not in bay.device.flops:
-        return Misfit(f"{bay.device.kind} has no fp8 arithmetic", "set another `quantization`", 2)
-    return None
+        text = f"{wanted.name} is {quantization}, which {engine} on {bay.device.kind} does not read"
+    elif bay.vendor not in method.vendors:
+        text = f"{wanted.name} is {quantization}, which has no kernels for {bay.vendor}"
+    elif quantization == "fp8" and bay.vendor == "amd" and "fp8" not in bay.device.flops:
+        text = f"{bay.device.kind} has no fp8 arithmetic"
+    if not text:
+        return None
+    if wanted.request.quantization is None:
+        return Misfit(text, "use a checkpoint in another format", 2)
+    return _wish(text, "quantization")
 
 
 def _engine(wanted: Wanted, bay: Bay) -> str:
@@ -126,7 +144,7 @@ def _engine(wanted: Wanted, bay: Bay) -> str:
     quantization = wanted.planned.quantization
     if quantization is not None and "vllm" not in QUANTIZATIONS[quantization].engines:
         return QUANTIZATIONS[quantization].engines[0]
-    return cpu_engine(bay.isa) if bay.vendor == "cpu" else "vllm"
+    return "vllm"
 
 
 def _sizes(wanted: Wanted, bay: Bay) -> list[int]:
@@ -145,20 +163,26 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
     cpu = bay.vendor == "cpu"
     if (cpu or bay.partition) and size > 1:
         what = "processors" if cpu else "a partition"
-        return Misfit(f"{wanted.name} asks for tensor_parallel_size {size}, {what} run 1", "set it to 1", 2)
+        return _wish(f"{wanted.name} asks for tensor_parallel_size {size}, {what} run 1", "tensor_parallel_size")
     if size > len(bay.indices):
         whole = _fit(wanted, bay, number, max(_divisors(wanted, bay)), stages, options)
         if isinstance(whole, Misfit):
             return whole  # all of them together hold too little: that is the better reason
         text = f"{wanted.name} asks for tensor_parallel_size {size}, the host has {bay.label}"
-        return Misfit(text, f"set `tensor_parallel_size` to {len(bay.indices)} or less", 2)
+        return Misfit(text, NO_SETTING, 2, settings=(("tensor_parallel_size", max(_divisors(wanted, bay))),))
     engine = _engine(wanted, bay)
+    build = build_of(engine, bay.vendor)
+    if build is None:
+        raise ValueError(f"{engine} on {bay.vendor} has passed without a build")
     quantization = CPU_QUANTIZATION.get(engine) if wanted.planned.quantization is None else wanted.planned.quantization
     device = bay.device
     if size > max(len(island) for island in bay.islands):
         device = replace(device, link="pcie", link_bandwidth=device.pcie_bandwidth)
-    deployment = Deployment(wanted.shape, wanted.planned.dtype, quantization, engine, size, stages)
+    deployment = Deployment(wanted.shape, _dtype(wanted, bay), quantization, engine, size, stages)
     limits = cpu_limits(wanted, deployment, bay, options) if cpu else gpu_limits(wanted, deployment, bay, options)
+    if isinstance(limits, Misfit) and deployment.dtype != wanted.planned.dtype:
+        deployment = replace(deployment, dtype=wanted.planned.dtype)
+        limits = cpu_limits(wanted, deployment, bay, options)
     if isinstance(limits, Misfit):
         return limits
     if cpu:
@@ -170,7 +194,7 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
                 f"{wanted.name} would take {slow:.2f} s a token there: {size_gb:.0f} GB are read for each, at "
                 f"{device.bandwidth / GB:.0f} GB/s of memory bandwidth"
             )
-            return Misfit(text, "set `cpu: true` to use it all the same", 1, slow)
+            return Misfit(text, NO_SETTING, 1, slow, settings=(("cpu", True),), note="to use it all the same")
     capacity = size * stages * bay.device.bandwidth
     load, asked = _planned_load(limits, options)
     speed = expect(deployment, device, load, asked, options.output_tokens).tokens_per_s
@@ -180,7 +204,7 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
         kind=bay.device.kind,
         vendor=bay.vendor,
         engine=engine,
-        build=BUILDS[engine, bay.vendor],
+        build=build.name,
         tensor_parallel_size=size,
         stages=stages,
         device=device,
@@ -191,6 +215,16 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
         score=round(speed / capacity * 1e9, 6),
         cores=bay.unit_cores,
     )
+
+
+def _dtype(wanted: Wanted, bay: Bay) -> str:
+    """float32 where nobody asked for another dtype and the processor would have to emulate bfloat16.
+
+    That costs more than reading twice the bytes: see CPU_FLOPS[avx2_bfloat16].
+    """
+    free = wanted.request.dtype is None and wanted.planned.quantization is None
+    emulated = bay.vendor == "cpu" and bay.device.flops["bfloat16"] < bay.device.flops["float32"]
+    return "float32" if free and emulated else wanted.planned.dtype
 
 
 def _planned_load(limits: Limits, options: PlanOptions) -> tuple[int, int]:
@@ -208,6 +242,8 @@ def _engine_args(wanted: Wanted, deployment: Deployment, bay: Bay) -> dict[str, 
         args["enforce_eager"] = True  # compiled kernels answered wrongly on some AVX-512 processors
     else:
         args["gpu_memory_utilization"] = table.GPU_MEMORY_SHARE.value
+    if deployment.dtype != wanted.planned.dtype:
+        args["dtype"] = deployment.dtype
     if deployment.pipeline_parallel_size > 1:
         args["pipeline_parallel_size"] = deployment.pipeline_parallel_size
     args.update(wanted.request.engine_args)
@@ -217,7 +253,7 @@ def _engine_args(wanted: Wanted, deployment: Deployment, bay: Bay) -> dict[str, 
 def _short_of_ram(wanted: Wanted, fit: Fit, host: HostShape) -> Misfit:
     need, have = fit.limits.host_memory_bytes / fit.stages, host.ram
     text = f"{wanted.name} needs {need / GB:.1f} GB of RAM for its processes; {have / GB:.1f} GB can be given"
-    return Misfit(text, "set `reserve_memory_gib` lower or free memory on the host", 0, (need - have) / need)
+    return Misfit(text, host.more_ram, 0, (need - have) / need)
 
 
 def want(request: ModelRequest, shape: ModelShape) -> Wanted:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from .. import efficiencies as table
 from ..model_shape import QUANTIZATIONS, ModelShape
@@ -13,6 +14,7 @@ from .request import ModelRequest, PlanOptions
 
 GIB = 1024**3
 GB = 1e9
+MORE_MEMORY = "add a host with more memory"
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,12 @@ class Misfit:
     """Why a replica cannot run there. The smaller ``rank`` and ``lack``, the nearer it came."""
 
     text: str
-    change: str
+    change: str = ""  # what helps where no setting of the model does
     rank: int = 0  # 0: memory, 1: too slow, 2: not allowed by a wish, 3: never
     lack: float = 0.0
+    # Keys of the model's entry that may help, with their new values (None: remove it). See ``remedies``.
+    settings: tuple[tuple[str, Any], ...] = ()
+    note: str = ""
 
 
 def activation_bytes(shape: ModelShape, size: int, tokens: int, sequences: int, width: int = 2) -> int:
@@ -95,26 +100,31 @@ def _short_of_memory(wanted: Wanted, deployment: Deployment, bay: Bay, cache: in
     )
     if devices > 1:
         text = text.replace(" and lacks ", " and lack ")
-    change = smaller(wanted, have - overhead * devices, deployment, bay.vendor)
-    return Misfit(text, change, 0, (need - have) / have)
+    misfit = Misfit(text, "", 0, (need - have) / have)
+    if wanted.request.kv_cache_gib is not None:
+        return replace(misfit, settings=(("kv_cache_gib", None),), change=MORE_MEMORY)
+    return smaller(misfit, wanted, have - overhead * devices, deployment, bay.vendor)
 
 
-def smaller(wanted: Wanted, room: float, deployment: Deployment, vendor: str) -> str:
-    """What to set so that the model fits into ``room`` bytes, or that nothing does."""
+def smaller(misfit: Misfit, wanted: Wanted, room: float, deployment: Deployment, vendor: str) -> Misfit:
+    """The misfit with what makes the model fit into ``room`` bytes."""
     shape, context = wanted.shape, wanted.planned.context
     weights = shape.weight_bytes(deployment.dtype, deployment.quantization)
     token = shape.kv_bytes_per_token(deployment.dtype)
+    least = shape.weight_bytes(deployment.dtype, "awq")
+    if least + min(context, 4096) * token <= room:
+        misfit = replace(misfit, change=f"use a checkpoint quantised to 4 bit ({least / GB:.1f} GB)")
+    else:
+        misfit = replace(misfit, change=f"{MORE_MEMORY}: even at 4 bit the weights are {least / GB:.1f} GB")
     if room - weights > 2048 * token and context > 2048:
-        return f"set `context: {int((room - weights) // token) // 1024 * 1024}` or less"
+        shorter = min(context - 1, int((room - weights) // token)) // 1024 * 1024
+        return replace(misfit, settings=(("context", shorter),))
     for method in QUANTIZATIONS.values() if deployment.quantization is None else ():
         size = shape.weight_bytes(deployment.dtype, method.name)
         usable = method.online and vendor in method.vendors and deployment.engine in method.engines
         if usable and size + min(context, 4096) * token <= room:
-            return f"set `quantization: {method.name}` ({size / GB:.1f} GB)"
-    size = shape.weight_bytes(deployment.dtype, "awq")
-    if size + min(context, 4096) * token <= room:
-        return f"use a checkpoint quantised to 4 bit ({size / GB:.1f} GB)"
-    return f"add a host with more memory: even at 4 bit the weights are {size / GB:.1f} GB"
+            return replace(misfit, settings=(("quantization", method.name),), note=f"({size / GB:.1f} GB)")
+    return misfit
 
 
 def cpu_limits(wanted: Wanted, deployment: Deployment, bay: Bay, options: PlanOptions) -> Limits | Misfit:
@@ -143,9 +153,13 @@ def cpu_limits(wanted: Wanted, deployment: Deployment, bay: Bay, options: PlanOp
         )
         if lack <= 0:
             text = f"{wanted.name}: kv_cache_gib {request.kv_cache_gib} holds {cache // token} tokens of {context}"
-            return Misfit(text, f"set `kv_cache_gib: {-(-context * token // GIB)}` or more", 0, 0.0)
+            return Misfit(text, MORE_MEMORY, settings=(("kv_cache_gib", -(-context * token // GIB)),))
+        misfit = Misfit(text, "", 0, lack / max(1, bay.device.memory))
+        if request.kv_cache_gib is not None:
+            return replace(misfit, settings=(("kv_cache_gib", None),), change=MORE_MEMORY)
         room = bay.device.memory - process - ray
-        return Misfit(text, smaller(wanted, room, deployment, "cpu"), 0, lack / max(1, bay.device.memory))
+        whole = weights + max(0, room - weights) // GIB * GIB if batching else room
+        return smaller(misfit, wanted, min(room, whole), deployment, "cpu")
     tokens = cache // token
     length = max(options.prompt_tokens + options.output_tokens, int(context * table.CONTEXT_FILL.value))
     sequences = request.max_num_seqs or (max(16, min(32, tokens // length)) if batching else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,8 +10,8 @@ from ..hardware import Hardware
 from ..model_cards import MODEL_CARDS, card_named
 from ..model_shape import QUANTIZATIONS, ModelShape, normal_dtype, shape_from_config
 from ..plan import ModelSource, Plan
+from .builds import engines_of
 
-ENGINES = ("vllm", "bigdl", "onnx")
 RUNTIMES = ("ray", "k3s")
 
 
@@ -28,7 +29,7 @@ class ModelRequest:
     share: float = 1.0  # of the hardware, relative to the other models
     min_replicas: int = 1  # placed before anything is shared out; 0 lets a model stay unplaced
     max_replicas: int | None = None
-    engine: str | None = None  # "vllm", "bigdl" or "onnx"
+    engine: str | None = None  # one that the runtime has a build of, see builds.py
     tensor_parallel_size: int | None = None
     hosts: tuple[str, ...] = ()  # only these may carry the model
     cpu: bool | None = None  # false: never on processors; true: also where they are slow
@@ -59,7 +60,8 @@ class PlanOptions:
     reserve_memory_gib: float | None = None  # RAM left to the host; an eighth, 2 to 32 GiB, where left out
     allow_cpu: bool = True  # processors may carry models
     drivers_managed: bool = False  # a later stage installs GPU drivers: a GPU without one counts as usable
-    builds: tuple[str, ...] = ()  # environments and images that there are, such as "vllm-cuda"; all where empty
+    builds: tuple[str, ...] = ()  # environments and images that there are; what the runtime can make where empty
+    provided: tuple[str, ...] = ()  # builds whose images the site provides (images_references)
     prompt_tokens: int = 32  # lengths that the expectations are for
     output_tokens: int = 256
 
@@ -100,14 +102,14 @@ def shape_of(request: ModelRequest) -> ModelShape:
     return card_named(card)
 
 
-def faults_of(request: ModelRequest, shape: ModelShape) -> str | None:
+def faults_of(request: ModelRequest, shape: ModelShape, builds: Collection[str]) -> str | None:
     """The first setting of a model that no hardware could satisfy, as one sentence with what to set."""
     if request.share <= 0:
         return f"share: found {request.share}, expected more than 0"
     if request.max_replicas is not None and request.max_replicas < max(1, request.min_replicas):
         return f"max_replicas: found {request.max_replicas}, less than min_replicas {request.min_replicas}"
-    if request.engine is not None and request.engine not in ENGINES:
-        return f"engine: found {request.engine!r}, expected one of {', '.join(ENGINES)}"
+    if request.engine is not None and request.engine not in engines_of(builds):
+        return f"engine: found {request.engine!r}, this runtime has {' and '.join(engines_of(builds)) or 'none'}"
     if request.context is not None and not 0 < request.context <= shape.context:
         return f"context: found {request.context}, the model knows {shape.context} positions"
     if request.dtype is not None:
@@ -115,15 +117,16 @@ def faults_of(request: ModelRequest, shape: ModelShape) -> str | None:
             normal_dtype(request.dtype)
         except ValueError as fault:
             return str(fault)
-    return _fault_of_quantization(request, shape) or _fault_of_parallelism(request, shape)
+    return _fault_of_quantization(request, shape, builds) or _fault_of_parallelism(request, shape)
 
 
-def _fault_of_quantization(request: ModelRequest, shape: ModelShape) -> str | None:
+def _fault_of_quantization(request: ModelRequest, shape: ModelShape, builds: Collection[str]) -> str | None:
     name = request.quantization
     if name is None:
         return None
-    if name not in QUANTIZATIONS:
-        return f"quantization: found {name!r}, expected one of {', '.join(QUANTIZATIONS)}"
+    known = [method.name for method in QUANTIZATIONS.values() if set(method.engines) & set(engines_of(builds))]
+    if name not in known:
+        return f"quantization: found {name!r}, expected one of {', '.join(known)}"
     if not QUANTIZATIONS[name].online and shape.quantization != name:
         own = shape.quantization or shape.dtype
         return f"quantization: {name} needs a checkpoint that was quantised so, this one is {own}"
@@ -138,7 +141,7 @@ def _fault_of_parallelism(request: ModelRequest, shape: ModelShape) -> str | Non
         fits = ", ".join(str(item) for item in range(1, 17) if splits(shape, item))
         return (
             f"tensor_parallel_size: found {size}, which does not divide the {shape.heads} heads and "
-            f"{shape.kv_heads} KV heads of this model; set one of {fits}"
+            f"{shape.kv_heads} KV heads of this model; it can be split into {fits} parts"
         )
     return None
 
