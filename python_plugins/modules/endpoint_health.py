@@ -12,7 +12,6 @@ description:
   - Reports the time to the first token and tokens a second, and fails with the reason if an answer is wrong.
 options:
   plan: {description: The plan., type: dict, required: true}
-  addresses: {description: For each host the address on which its cells listen., type: dict, required: true}
   endpoint: {description: "The endpoint, without C(/v1). Where it is left out, only cells are asked.", type: str}
   cells: {description: Names of the cells that are asked; all where left out., type: list, elements: str}
   question: {description: What is asked., type: str, default: What is the capital of France?}
@@ -32,7 +31,6 @@ EXAMPLES = r"""
 - name: Check that the endpoint answers rightly
   endpoint_health:
     plan: "{{ plan }}"
-    addresses: {local: 127.0.0.1}
     endpoint: http://127.0.0.1:8080
 """
 
@@ -118,7 +116,6 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "plan": {"type": "dict", "required": True},
-            "addresses": {"type": "dict", "required": True},
             "endpoint": {"type": "str"},
             "cells": {"type": "list", "elements": "str"},
             "question": {"type": "str", "default": "What is the capital of France?"},
@@ -136,7 +133,7 @@ def main() -> None:
     key = Path(asked["key_file"]).read_text().strip() if asked["key_file"] else ""
     usual = {"question": asked["question"], "answer": asked["answer"]}
     plan = chosen_part(asked["plan"], asked["cells"])
-    chosen = targets(plan, asked["addresses"], asked["endpoint"], usual, asked["checks"], bool(key))
+    chosen = targets(plan, asked["endpoint"], usual, asked["checks"], bool(key))
     checks = [check(target, key, asked["timeout"], asked["attempts"]) for target in chosen]
     bad = [f"{item['name']}: {item['reason']}" for item in checks if not item["ok"]]
     module.exit_json(changed=False, healthy=not bad, checks=checks, report=report(checks), faults=bad)

@@ -11,7 +11,6 @@ description:
     calls it and the places of plan and logs. Changes nothing.
 options:
   plan: {description: The plan., type: dict, required: true}
-  addresses: {description: For each host the address on which its cells listen., type: dict, required: true}
   endpoint: {description: "The endpoint, without C(/v1).", type: str, required: true}
   statistics: {description: Address of HAProxy's statistics., type: str, required: true}
   question: {description: A question for the command., type: str, required: true}
@@ -24,7 +23,6 @@ EXAMPLES = r"""
 - name: Show what runs
   endpoint_status:
     plan: "{{ plan }}"
-    addresses: {local: 127.0.0.1}
     endpoint: http://127.0.0.1:8080
     statistics: http://127.0.0.1:8405
     question: What is the capital of France?
@@ -67,7 +65,6 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "plan": {"type": "dict", "required": True},
-            "addresses": {"type": "dict", "required": True},
             "endpoint": {"type": "str", "required": True},
             "statistics": {"type": "str", "required": True},
             "question": {"type": "str", "required": True},
@@ -77,7 +74,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     asked = module.params
-    states = {cell["name"]: state_of(cell_url(cell, asked["addresses"])) for cell in asked["plan"]["cells"]}
+    states = {cell["name"]: state_of(cell_url(cell)) for cell in asked["plan"]["cells"]}
     text = statistics_of(asked["statistics"])
     servers = server_rows(text) if text else {}
     down = [name for name, state in states.items() if state != "up"]

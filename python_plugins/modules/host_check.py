@@ -40,11 +40,10 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.faults import listing
 from ansible.module_utils.heteroserve.files import existing_parent, missing_space
+from ansible.module_utils.heteroserve.planning.builds import build_named
 from ansible.module_utils.heteroserve.processes import UNIT, members, taken_ports
 from ansible.module_utils.heteroserve.weights import fault_of_folder
 
-# Measured, each with some room: what an installed environment takes on disk (bytes).
-ENVIRONMENT_BYTES = {"vllm-cpu": 3_500_000_000, "vllm-cuda": 12_000_000_000, "vllm-rocm": 20_000_000_000}
 # HAProxy takes 97 bytes for a socket's path (the kernel 107, less what a reload puts behind it), and Ray Serve puts
 # its HAProxy's socket into PORT/h/NODE, where a node's id has 56 characters.
 SOCKET_BYTES = 97
@@ -85,10 +84,10 @@ def disk_fault(state_dir: Path, cells: list[dict[str, Any]], models: dict[str, d
     fetched = [
         models[name]
         for name in names
-        if not models[name]["source"].get("path") and not (state_dir / "models" / name.replace("/", "--")).exists()
+        if not models[name]["source"].get("path") and not (state_dir / "models" / models[name]["folder"]).exists()
     ]
     # Weights are there twice while they are made: as fetched and as converted or moved.
-    needed = sum(ENVIRONMENT_BYTES.get(build, 0) for build in builds) + sum(
+    needed = sum(build_named(build).environment_bytes for build in builds) + sum(
         2 * model["weight_bytes"] for model in fetched
     )
     return missing_space(state_dir, needed, "what is still to be installed") if needed else None

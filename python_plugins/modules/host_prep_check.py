@@ -201,7 +201,7 @@ def main() -> None:
     there = {
         name
         for name, model in models.items()
-        if (folder / "models" / name.replace("/", "--")).exists()
+        if (folder / "models" / model["folder"]).exists()
         or (model["source"].get("path") and Path(model["source"]["path"]).exists())
     }
     total, free = memory()

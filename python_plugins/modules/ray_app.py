@@ -15,7 +15,6 @@ options:
   cell: {description: The cell as plan.json has it., type: dict, required: true}
   model: {description: The cell's model as plan.json has it., type: dict, required: true}
   model_path: {description: Folder of the weights on the host., type: path, required: true}
-  address: {description: Address that the cell listens on., type: str, required: true}
   token_file: {description: Ray's authentication token., type: path, required: true}
   application_file:
     description: Where the configuration is kept, so that a restarted Ray gets it back.
@@ -34,7 +33,6 @@ EXAMPLES = r"""
     cell: "{{ plan.cells[0] }}"
     model: "{{ plan.models[0] }}"
     model_path: /var/lib/heteroserve/models/llama
-    address: 127.0.0.1
     token_file: /var/lib/heteroserve/secrets/ray-token
     application_file: /var/lib/heteroserve/cells/llama-cpu-0/application.json
     log_dir: /tmp/heteroserve/llama-cpu-0/session_latest/logs
@@ -138,7 +136,6 @@ def main() -> None:
             "cell": {"type": "dict", "required": True},
             "model": {"type": "dict", "required": True},
             "model_path": {"type": "path", "required": True},
-            "address": {"type": "str", "required": True},
             "token_file": {"type": "path", "required": True, "no_log": False},
             "application_file": {"type": "path", "required": True},
             "log_dir": {"type": "path", "required": True},
@@ -155,12 +152,12 @@ def main() -> None:
         model = from_dict(PlannedModel, module.params["model"], "model")
     except ValueError as fault:
         module.fail_json(msg=f"plan.json: {fault}")
-    wanted = serve_config(cell, model, module.params["model_path"], module.params["address"])
-    url = f"http://{module.params['address']}:{cell.ports['serve']}"
+    wanted = serve_config(cell, model, module.params["model_path"], cell.address)
+    url = f"http://{cell.address}:{cell.ports['serve']}"
     token_file = Path(module.params["token_file"])
     if module.check_mode and not token_file.exists():
         module.exit_json(changed=True, url=url, waited_s=0.0)
-    serve = Serve(module.params["address"], cell.ports["dashboard"], token_file.read_text().strip())
+    serve = Serve(cell.address, cell.ports["dashboard"], token_file.read_text().strip())
     patience = 5 if module.check_mode else 180
     try:
         details = reach(serve, started + patience, progress, cell.name)
@@ -168,7 +165,7 @@ def main() -> None:
         module.fail_json(msg=f"{cell.name}: {fault}")
     if details is None and not module.check_mode:
         words = explain(
-            f"{cell.name}: Ray does not answer on {module.params['address']}:{cell.ports['dashboard']}",
+            f"{cell.name}: Ray does not answer on {cell.address}:{cell.ports['dashboard']}",
             tail(Path(module.params["process_log"])),
             memory_available(),
             cell.limits.host_memory_bytes,

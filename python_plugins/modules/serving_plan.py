@@ -14,7 +14,8 @@ options:
     description:
       - Hosts that may carry models, by name.
       - "Each has C(hardware) (declared, short or full) or C(facts) (as accelerator_facts returns them), and optionally
-        C(rack), C(reserved_ports), C(memory_gib), C(cores) and C(accelerators) (indices that may be used)."
+        C(rack), C(address) (on which its cells listen), C(reserved_ports), C(memory_gib), C(cores) and
+        C(accelerators) (indices that may be used)."
     type: dict
     required: true
   models:
@@ -99,7 +100,7 @@ from ansible.module_utils.heteroserve.plan_report import diff_in_words, plan_rep
 from ansible.module_utils.heteroserve.planner import HostEntry, ModelRequest, PlanOptions, PlanRequest, make_plan
 from ansible.module_utils.heteroserve.records import from_dict
 
-HOST_KEYS = ("hardware", "facts", "rack", "reserved_ports", "memory_gib", "cores", "accelerators")
+HOST_KEYS = ("hardware", "facts", "rack", "address", "reserved_ports", "memory_gib", "cores", "accelerators")
 
 
 def host_entry(name: str, given: dict[str, Any]) -> HostEntry:
@@ -117,6 +118,7 @@ def host_entry(name: str, given: dict[str, Any]) -> HostEntry:
     return HostEntry(
         hardware=hardware,
         rack=str(given.get("rack") or ""),
+        address=str(given.get("address") or ""),
         reserved_ports=tuple(int(port) for port in given.get("reserved_ports") or ()),
         memory_gib=float(given["memory_gib"]) if given.get("memory_gib") is not None else None,
         cores=int(given["cores"]) if given.get("cores") is not None else None,

@@ -26,7 +26,6 @@ class Target:
 
 def targets(
     plan: dict[str, Any],
-    addresses: dict[str, str],
     endpoint: str | None,
     check: dict[str, str],
     checks: dict[str, dict[str, str]],
@@ -34,7 +33,7 @@ def targets(
 ) -> list[Target]:
     """Every cell by itself, then each model through the gateway where ``endpoint`` names it.
 
-    ``addresses`` are those on which the hosts' cells listen; ``check`` is the usual question and answer, ``checks``
+    ``check`` is the usual question and answer, ``checks``
     those of single models.
     """
     chat = {model["name"]: bool(model["chat"]) for model in plan["models"]}
@@ -44,7 +43,7 @@ def targets(
         return Target(name, model, url, chat[model], asked["question"], asked["answer"], needs_key)
 
     return [
-        *(target(cell["name"], cell["model"], cell_url(cell, addresses), False) for cell in plan["cells"]),
+        *(target(cell["name"], cell["model"], cell_url(cell), False) for cell in plan["cells"]),
         *(target("endpoint", model["name"], endpoint, with_key) for model in plan["models"] if endpoint),
     ]
 
@@ -54,9 +53,9 @@ def chosen_part(plan: dict[str, Any], cells: list[str] | None) -> dict[str, Any]
     return plan if cells is None else {**plan, "cells": [cell for cell in plan["cells"] if cell["name"] in cells]}
 
 
-def cell_url(cell: dict[str, Any], addresses: dict[str, str]) -> str:
+def cell_url(cell: dict[str, Any]) -> str:
     """Where a cell answers: on its first host."""
-    return f"http://{addresses[cell['hosts'][0]]}:{cell['ports']['serve']}"
+    return f"http://{cell['address']}:{cell['ports']['serve']}"
 
 
 def server_rows(statistics: str) -> dict[str, dict[str, str]]:

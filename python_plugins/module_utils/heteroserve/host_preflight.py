@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from .planning.builds import build_named
 from .swap import Swap
 
 GB = 10**9
@@ -33,8 +34,6 @@ SERVER_PORTS_OF_K3S = {6443: "K3s' API", 2379: "etcd", 2380: "etcd", 10257: "the
 SERVER_MEMORY, AGENT_MEMORY = 2 * GB, GB // 2
 SERVER_DISK, AGENT_DISK = 10 * GB, 4 * GB
 # Images are on the disk twice, packed and unpacked. Estimates from what the same software takes in an environment.
-IMAGE_BYTES = {"vllm-cpu": 6 * GB, "vllm-cuda": 25 * GB, "vllm-rocm": 45 * GB, "bigdl": 6 * GB, "onnx": 4 * GB}
-OTHER_IMAGE_BYTES = 10 * GB
 
 
 @dataclass(frozen=True)
@@ -200,7 +199,7 @@ def memory_fault(part: Part, found: Reading) -> str | None:
 def disk_faults(part: Part, found: Reading) -> list[str]:
     """Room for images and weights that are not there yet. The kubelet evicts pods where less than 5 % is left."""
     builds = {cell["build"] for cell in part.cells}
-    images = sum(IMAGE_BYTES.get(build, OTHER_IMAGE_BYTES) for build in builds)
+    images = sum(build_named(build).image_bytes for build in builds)
     base = SERVER_DISK if part.server else AGENT_DISK
     rancher = 0 if found.images_there else base + images
     names = sorted({cell["model"] for cell in part.cells} - found.weights_there)

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .planning.builds import Build
 from .records import from_dict, to_dict
 
 PLAN_VERSION = 1
@@ -42,6 +43,8 @@ class PlannedModel:
     weight_bytes: int  # at dtype and quantization
     kv_bytes_per_token: int
     chat: bool = True  # has a chat template
+    folder: str = ""  # of its weights, in the store of the hosts
+    backend: str = ""  # HAProxy's, which knows by it which of its cells are drained
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Cell:
     ports: dict[str, int]  # what the cell listens on, by name; "serve" is its OpenAI port
     weight: int  # share of the gateway's traffic, from expected tokens/s, 1 to 256
     expected: tuple[Expectation, ...]
+    address: str = ""  # on which it listens: of its first host
     digest: str = ""  # changes whenever carrying the cell out would do something else
 
 
@@ -148,6 +152,7 @@ class Plan:
     prompt_tokens: int = 32  # lengths that the expectations are for
     output_tokens: int = 256
     version: int = PLAN_VERSION
+    builds: tuple[Build, ...] = ()  # the rows of the builds that its cells run
     unplaced: tuple[str, ...] = field(default=())  # models with no replica at all: the run stops
 
 
@@ -155,6 +160,8 @@ def cell_digest(cell: Cell, model: PlannedModel) -> str:
     """Hash of all that a restart of the cell would carry out: not the weight, the expectations or the old digest."""
     material = to_dict(replace(cell, weight=0, expected=(), digest=""))
     material["model"] = to_dict(model)
+    for derived, key in ((material, "address"), (material["model"], "folder"), (material["model"], "backend")):
+        del derived[key]  # they follow from what is in it
     return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -12,7 +12,7 @@ from html import escape
 from .hardware import Accelerator
 from .plan import Cell, Plan, Reason
 from .plan_report import devices_of, host_ranges
-from .planning.cells import natural
+from .planning.names import natural
 from .planning.request import HostEntry
 
 # Hues that stay apart in light and dark and for colour-blind readers (after Okabe and Ito), one a model.

@@ -7,7 +7,7 @@ import textwrap
 from collections import defaultdict
 
 from .plan import Cell, Plan, Reason
-from .planning.cells import natural, short_kind
+from .planning.names import natural, short_kind
 from .table import WIDTH, table
 
 MOST_CELLS = 40  # above this the cells are summed up by pool

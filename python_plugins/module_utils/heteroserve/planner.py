@@ -16,11 +16,12 @@ from .model_shape import ModelShape
 from .plan import Cell, GatewayPlan, Placement, Plan, Reason
 from .planning.allocate import Board, HostState, Options, place_fairly, place_minimum
 from .planning.bays import HostShape, shape_of_host
-from .planning.builds import obtainable
-from .planning.cells import make_cells, natural
+from .planning.builds import build_named, obtainable
+from .planning.cells import make_cells
 from .planning.explain import Survey, host_reasons, make_advice, make_pools, model_reasons
 from .planning.fit import STAGES, Fit, fits, want
 from .planning.memory import Wanted
+from .planning.names import natural
 from .planning.remedies import fault_as_misfit, remedy
 from .planning.request import HostEntry, ModelRequest, PlanOptions, PlanRequest, faults_of, shape_of
 
@@ -79,6 +80,7 @@ def make_plan(request: PlanRequest) -> Plan:
         advice=make_advice(board, survey, wanted, attempt.options, request.hosts, request.options),
         prompt_tokens=request.options.prompt_tokens,
         output_tokens=request.options.output_tokens,
+        builds=tuple(build_named(name) for name in sorted({cell.build for cell in cells})),
         unplaced=tuple(sorted([one.request.name for one in faulty] + _unplaced(board, wanted))),
     )
 

@@ -9,13 +9,13 @@ from heteroserve.endpoint import curl_line, server_rows, targets
 
 PLAN = {
     "models": [{"name": "a", "chat": True}, {"name": "b", "chat": False}],
-    "cells": [{"name": "a-0", "model": "a", "hosts": ["h1"], "ports": {"serve": 18000}}],
+    "cells": [{"name": "a-0", "model": "a", "hosts": ["h1"], "address": "10.0.0.1", "ports": {"serve": 18000}}],
 }
 
 
 def test_every_cell_and_every_model_is_asked() -> None:
     usual = {"question": "q", "answer": "r"}
-    found = targets(PLAN, {"h1": "10.0.0.1"}, "http://gw:8080", usual, {"b": {"question": "1+1=", "answer": "2"}}, True)
+    found = targets(PLAN, "http://gw:8080", usual, {"b": {"question": "1+1=", "answer": "2"}}, True)
     assert [(item.name, item.model, item.url, item.needs_key) for item in found] == [
         ("a-0", "a", "http://10.0.0.1:18000", False),
         ("endpoint", "a", "http://gw:8080", True),

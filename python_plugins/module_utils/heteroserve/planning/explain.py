@@ -10,9 +10,10 @@ from ..plan import Cell, Pool, Reason
 from ..roofline import step_time
 from .allocate import Board, HostState, Options, place_fairly, place_minimum
 from .bays import HostShape
-from .cells import natural, pool_name
+from .cells import pool_name
 from .fit import Fit
 from .memory import Misfit, Wanted
+from .names import natural
 from .remedies import nearest, remedy
 from .request import HostEntry, PlanOptions
 

@@ -12,6 +12,7 @@ from ..roofline import Deployment, Device, expect
 from .bays import Bay, HostShape, available
 from .builds import build_of
 from .memory import GB, Misfit, Wanted, cpu_limits, gpu_limits
+from .names import backend_name, weights_folder
 from .request import ModelRequest, PlanOptions, splits
 
 CPU_QUANTIZATION = {"bigdl": "sym_int8", "onnx": "int8"}
@@ -272,5 +273,7 @@ def want(request: ModelRequest, shape: ModelShape) -> Wanted:
         weight_bytes=shape.weight_bytes(dtype, quantization),
         kv_bytes_per_token=shape.kv_bytes_per_token(dtype),
         chat=request.chat,
+        folder=weights_folder(request.name),
+        backend=backend_name(request.name),
     )
     return Wanted(request, shape, planned)

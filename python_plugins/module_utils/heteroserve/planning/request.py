@@ -46,6 +46,7 @@ class HostEntry:
 
     hardware: Hardware
     rack: str = ""
+    address: str = ""  # on which its cells listen
     reserved_ports: tuple[int, ...] = ()
     memory_gib: float | None = None  # of RAM, at most
     cores: int | None = None  # processor cores, at most

@@ -40,7 +40,7 @@ def labels(cell: Cell) -> dict[str, str]:
 
 def weights_path(models_path: str, model: PlannedModel) -> str:
     """Where model_store puts the weights on a host, and where a pod finds them."""
-    return f"{models_path.rstrip('/')}/{model.name.replace('/', '--')}"
+    return f"{models_path.rstrip('/')}/{model.folder}"
 
 
 def weights_claim(cell: Cell, path: str) -> str:
