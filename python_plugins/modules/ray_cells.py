@@ -72,7 +72,7 @@ from ansible.module_utils.heteroserve.faults import listing
 from ansible.module_utils.heteroserve.plan import Plan
 from ansible.module_utils.heteroserve.progress import Progress
 from ansible.module_utils.heteroserve.rayservice.cluster import Cluster
-from ansible.module_utils.heteroserve.rayservice.evidence import annotations
+from ansible.module_utils.heteroserve.rayservice.evidence import annotations_of
 from ansible.module_utils.heteroserve.rayservice.names import CELL, PART_OF, SPEC
 from ansible.module_utils.heteroserve.rayservice.objects import cell_objects, restorable, shared_objects
 from ansible.module_utils.heteroserve.rayservice.settings import Settings, faults
@@ -201,7 +201,7 @@ def spelled(
         "objects": objects.get(step.cell, []),
         # In the order of applying.
         "before": [restorable(item) for item in reversed(before)],
-        "spec_before": annotations(service or {}).get(SPEC, ""),
+        "spec_before": annotations_of(service or {}).get(SPEC, ""),
     }
 
 

@@ -146,21 +146,22 @@ def made_of(cluster: Object, pods: Iterable[Object]) -> dict[str, str]:
     RayService, and leaves the pods as they are. Where no pod is there yet, the RayCluster says what they will be. Pods
     of earlier versions carry no digest; they are what their RayCluster says as long as its template carries none.
     """
-    says = annotations(cluster)
+    says = annotations_of(cluster)
     uid = cluster["metadata"].get("uid", "")
     staying = [pod for pod in pods if owner_of(pod) == uid and not pod["metadata"].get("deletionTimestamp")]
     if not staying:
         return says
     head = ((cluster.get("spec") or {}).get("headGroupSpec") or {}).get("template") or {"metadata": {}}
-    unmarked = "" if SPEC in annotations(head) else says.get(SPEC, "")
-    specs = {annotations(pod).get(SPEC, unmarked) for pod in staying}
-    marks = next((annotations(pod) for pod in staying if SPEC in annotations(pod)), {})
+    unmarked = "" if SPEC in annotations_of(head) else says.get(SPEC, "")
+    specs = {annotations_of(pod).get(SPEC, unmarked) for pod in staying}
+    marks: dict[str, str] = next((annotations_of(pod) for pod in staying if SPEC in annotations_of(pod)), {})
     return {**says, **marks, SPEC: specs.pop() if len(specs) == 1 else ""}
 
 
-def annotations(thing: Object) -> dict[str, str]:
+def annotations_of(thing: Object) -> dict[str, str]:
     """Annotations of an object or a template."""
-    return (thing.get("metadata") or {}).get("annotations") or {}
+    found: dict[str, str] = (thing.get("metadata") or {}).get("annotations") or {}
+    return found
 
 
 def last_line(log: str) -> str:

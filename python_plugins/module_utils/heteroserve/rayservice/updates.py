@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..plan import Cell
-from .evidence import annotations, made_of
+from .evidence import annotations_of, made_of
 from .names import CELL, MODEL, SPEC, TAKES
 from .resources import takes
 
@@ -81,7 +81,7 @@ def running_cells(
         name = service["metadata"]["name"]
         # The operator copies annotations when it makes the RayCluster. Where there is none yet, nothing runs that could
         # be outdated: what the RayService says is what will.
-        says = made.get(name, annotations(service))
+        says = made.get(name, annotations_of(service))
         takes_now = json.loads(says.get(TAKES, "{}"))
         found.append(Running(name, says.get(MODEL, ""), says.get(SPEC, ""), name in answering, takes_now))
     return tuple(found)
