@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import openai
@@ -152,6 +153,14 @@ def test_a_second_run_changes_nothing_and_shows_no_secret(cluster: Cluster) -> N
     assert {"k3s-token", "k3s-agent-token", "ray-token"} <= set(secrets(cluster))
     for name, secret in secrets(cluster).items():
         assert secret not in printed, f"{name} is in Ansible's output"
+
+
+def test_the_cluster_stage_alone_and_from_elsewhere_changes_nothing(cluster: Cluster) -> None:
+    """Another folder, other order of hosts, and no facts kept: K3s's configuration is the same, and goes on running."""
+    turned = replace(cluster, folder=cluster.folder.parent / "elsewhere" / "inventory", agents=cluster.agents[::-1])
+    turned.write()
+    printed = turned.play("playbooks/cluster.yml", "-e", "batch=100%")
+    assert changed(printed) == 0, printed[-6000:]
 
 
 class TestEndpoint(EndpointBehaviour):
@@ -301,17 +310,35 @@ def test_a_cell_that_is_not_planned_any_more_goes_without_a_failed_request(clust
     ],
 )
 def test_a_broken_cell_says_why(cluster: Cluster, way: str) -> None:
-    broke, objects = broken.BREAKS[way], broken.whole(cluster)
+    broke = broken.BREAKS[way]
+    objects = broken.whole(cluster, broke.hosts)
     broke.objects(objects)
     broke.before(cluster)
     try:
-        worked, said = broken.bring(cluster, objects, "present")
+        worked, said = broken.bring(cluster, objects, "present", broke.hosts)
     finally:
         broke.after(cluster)
-        gone, left = broken.bring(cluster, objects, "absent")
+        gone, left = broken.bring(cluster, objects, "absent", broke.hosts)
     print(f"{way}: {said}")
     assert not worked
     assert re.search(broke.says, said), said
+    assert gone, left
+
+
+@pytest.mark.long("two minutes; units know the sentence")
+def test_a_cell_that_nobody_lets_go_says_so(cluster: Cluster) -> None:
+    """The operator is gone when a cell is removed; the same module takes the cell away once it is back."""
+    objects = broken.whole(cluster)
+    assert broken.bring(cluster, objects, "started")[0]
+    serving.wait_until("the operator has taken it up", lambda: bool(serving.pods(cluster, broken.NAME)))
+    with serving.without_operator(cluster):
+        worked, said = broken.bring(cluster, objects, "absent")
+    print(said)
+    assert not worked
+    assert "RayService broken-0" in said
+    assert "is not gone after" in said
+    assert "the KubeRay operator is not there: no pod of it in the namespace kuberay-operator" in said
+    gone, left = broken.bring(cluster, objects, "absent")
     assert gone, left
 
 
@@ -422,8 +449,13 @@ def test_there_is_no_way_back(cluster: Cluster) -> None:
 
 
 def test_kuberay_is_taken_away(cluster: Cluster) -> None:
-    """The cells first, which only a living operator lets go of."""
+    """The cells first, which only a living operator lets go of: without one it is said, and nothing else is done."""
     words = ("tests/cluster/kuberay.yml", "-e", "kuberay_part=absent")
+    with serving.without_operator(cluster):
+        done = cluster.try_play(*words)
+    assert done.returncode != 0
+    assert "the KubeRay operator is not there" in done.stdout, done.stdout[-2000:]
+    assert "only it takes finalizers off" in done.stdout
     cluster.play(*words)
     assert "ray.io" not in cluster.kubectl("get", "crds", "-o", "name")
     spaces = cluster.kubectl("get", "namespaces", "-o", "name").split()
