@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,26 @@ def test_why_the_operator_does_not_run() -> None:
     assert starting is not None
     assert "is Pending and not ready" in starting.text
     assert starting.patience_s > pull.patience_s
+
+
+def test_the_operators_last_word_is_the_error_of_its_log() -> None:
+    """Its log is JSON: a line that is cut ends before its `error`."""
+    lost = {
+        "level": "error",
+        "ts": "2026-11-28T04:00:00.123Z",
+        "logger": "setup",
+        "msg": "problem running manager",
+        "stacktrace": "main.exitOnError\n" * 30,
+        "error": "leader election lost",
+    }
+    after = {"level": "info", "ts": "2026-11-28T04:00:01.000Z", "msg": "Wait completed, proceeding to shutdown"}
+    ended = {"name": "a", "state": {"terminated": {"exitCode": 1}}, "restartCount": 3}
+    seen = replace(
+        looked_at(pod(containerStatuses=[ended])), logs={"operator-1": f"{json.dumps(lost)}\n{json.dumps(after)}\n"}
+    )
+    found = operator_fault(deployment(), seen)
+    assert found is not None
+    assert found.text.endswith("restarted 3x; its last line: problem running manager: leader election lost")
 
 
 def test_the_roles_namespace_is_that_of_the_cells(root: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from ..ray_serve import last_error
 from . import quantities
 from .names import SPEC
+from .operator_log import last_word
 
 Object = dict[str, Any]
 CRDS = ("rayclusters.ray.io", "rayservices.ray.io")
@@ -167,7 +168,7 @@ def annotations_of(thing: Object) -> dict[str, str]:
 def last_line(log: str) -> str:
     """The last line that names an error, or else the last one that says anything."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", log).splitlines() if line.strip()]
-    return last_error(log) or (lines[-1][:400] if lines else "")
+    return last_word(log)[:400] or last_error(log) or (lines[-1][:400] if lines else "")
 
 
 def one_line(text: str, most: int = 300) -> str:

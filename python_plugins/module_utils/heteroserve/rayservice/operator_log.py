@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 # Of these KubeRay's next pass takes care, in every start: a cache that lags behind, and two writers of one object.
 PASSING = re.compile(r"the object has been modified|already exists|found 0 head|pods \"[^\"]+\" not found")
@@ -16,6 +17,15 @@ KEPT = 20  # complaints about one object
 def reason(text: str) -> str:
     """The reason in a text of KubeRay's, which may put some 300 characters of advice and ``err: `` before it."""
     return " ".join((text.rpartition("err: ")[2].strip() or text).split())
+
+
+def last_word(log: str) -> str:
+    """The last error that a log in zap's JSON tells of, with what was being done; "" if there is none."""
+    for line in reversed(log.splitlines()):
+        found = _document(line)
+        if found and isinstance(found.get("error"), str):
+            return f"{found.get('msg', '')}: {reason(found['error'])}"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -31,11 +41,8 @@ class Record:
 
 def record(line: str) -> Record | None:
     """A line as zap writes it; None if it is not JSON or not about a RayService or RayCluster."""
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    about = next((found[kind] for kind in ("RayService", "RayCluster") if kind in found), None) if found else None
+    found = _document(line) or {}
+    about = next((found[kind] for kind in ("RayService", "RayCluster") if kind in found), None)
     if not isinstance(about, dict):
         return None
     error = found.get("error")
@@ -78,3 +85,11 @@ class OperatorLog:
     def of(self, names: set[str]) -> tuple[str, ...]:
         """What it has against the objects of one cell, the newest last."""
         return tuple(said for _, said in sorted(one for name in names for one in self._said.get(name, ())))
+
+
+def _document(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
