@@ -199,6 +199,32 @@ def test_an_update_goes_cell_by_cell_and_no_request_fails(cluster: Cluster) -> N
     assert all(after[cell] != before[cell] for cell in before)
 
 
+@pytest.mark.long("the start of an engine")
+def test_what_a_new_operator_writes_over_old_pods_is_not_taken_for_what_runs(cluster: Cluster) -> None:
+    """A run died after it had changed a RayService; then another version of the operator wrote its RayCluster anew."""
+    space = ("-n", serving.NAMESPACE)
+    wanted = serving.specs(cluster)
+    cell = min(wanted)
+    service = json.loads(cluster.kubectl(*space, "get", "rayservice", cell, "-o", "json"))
+    head = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
+    for marks in (service["metadata"]["annotations"], head["metadata"]["annotations"]):
+        marks["heteroserve.io/spec"] = "0" * 16
+    cluster.kubectl("replace", "-f", "-", text=json.dumps(service))
+    cluster.kubectl(
+        *space, "annotate", "rayclusters", f"-lheteroserve.io/cell={cell}", "--overwrite", "ray.io/kuberay-version=v0"
+    )
+    path = "jsonpath={.items[*].metadata.annotations.heteroserve\\.io/spec}"
+    claims = (*space, "get", "rayclusters", f"-lheteroserve.io/cell={cell}", "-o", path)
+    serving.wait_until("the RayCluster written anew", lambda: cluster.kubectl(*claims) == "0" * 16)
+    assert serving.specs(cluster) == wanted, "the operator was to leave the pods"
+    before = {pod["metadata"]["labels"]["heteroserve.io/cell"]: pod["metadata"]["uid"] for pod in serving.pods(cluster)}
+    upgrade(cluster)
+    after = {pod["metadata"]["labels"]["heteroserve.io/cell"]: pod["metadata"]["uid"] for pod in serving.pods(cluster)}
+    assert {name for name in before if after[name] != before[name]} == {cell}
+    assert serving.specs(cluster) == wanted
+    assert cluster.kubectl(*claims) == wanted[cell]
+
+
 @pytest.mark.long("two starts of an engine")
 def test_an_update_that_fails_stops_and_is_taken_back(cluster: Cluster) -> None:
     """The first cell is brought back to what it was, the second is not touched, and clients notice nothing."""

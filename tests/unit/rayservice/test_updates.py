@@ -147,7 +147,7 @@ MADE = "2026-11-24T00:00:01Z"
         pytest.param(
             cluster("c", "new", MADE, True),
             [of_cluster("c", "old")],
-            "old",
+            "",
             id="the RayCluster was written anew by another version of the operator, the pods were kept",
         ),
         pytest.param(
@@ -177,8 +177,9 @@ def test_what_runs_is_what_the_pods_were_made_of(
     service = {"metadata": {"name": "c", "annotations": annotations("new")}}
     (found,) = running_cells([service], [made], pods, set())
     assert found.spec == runs_now
-    if runs_now == "old" and "annotations" in pods[0]["metadata"]:
-        assert found.model == "meta/small"
+    marked = any("annotations" in pod["metadata"] and "deletionTimestamp" not in pod["metadata"] for pod in pods)
+    mine = not any(pod["metadata"]["name"].startswith("before") for pod in pods)
+    assert found.model == ("meta/small" if marked and mine else "meta/llama")
 
 
 def test_what_runs_is_what_the_cluster_was_made_from() -> None:

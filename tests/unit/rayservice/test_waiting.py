@@ -55,7 +55,9 @@ def test_what_the_ray_cluster_claims_does_not_count() -> None:
     marked["metadata"]["annotations"], older["metadata"]["annotations"] = {SPEC: NEW}, {SPEC: OLD}
     assert is_running(seen(pods=(marked,)), NEW)
     assert not is_running(seen(pods=(older,)), NEW)
-    assert is_running(seen(pods=(older,)), OLD)
+    # Nor is it in order so: the next pod would be another one.
+    assert not is_running(seen(pods=(older,)), OLD)
+    assert is_running(seen(spec=OLD, pods=(older,)), OLD)
 
 
 def after_a_replace() -> Evidence:

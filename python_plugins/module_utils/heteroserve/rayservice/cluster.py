@@ -199,8 +199,8 @@ class Cluster:
         for pod in operator:
             ends = [str(ended(one).get("finishedAt", "")) for one in statuses(pod)]
             restarted = any(end and unix_time(end) >= began - CLOCKS_S for end in ends)
-            text = "".join(self._said_in(pod, now - began + 1, previous) for previous in (True, False)[not restarted :])
-            self._operator_log.feed(pod_name(pod), text)
+            for previous in (True, False) if restarted else (False,):
+                self._operator_log.feed(pod_name(pod), self._said_in(pod, now - began + 1, previous))
         return self._operator_log.of(names)
 
     def _said_in(self, pod: Object, seconds: float, previous: bool) -> str:

@@ -141,21 +141,19 @@ def owner_of(pod: Object) -> str:
 
 
 def made_of(cluster: Object, pods: Iterable[Object]) -> dict[str, str]:
-    """Annotations that say what runs of a RayCluster: those of its pods.
+    """Annotations that say what runs of a RayCluster: those of its pods. The digest is "" where they are not of one.
 
-    Not those of the RayCluster: a new version of the operator writes its spec and annotations anew, from the
-    RayService, and leaves the pods as they are. Where no pod is there yet, the RayCluster says what they will be. Pods
-    of earlier versions carry no digest; they are what their RayCluster says as long as its template carries none.
+    The RayCluster's own are not enough: a new version of the operator writes its spec and annotations anew, from the
+    RayService, and leaves the pods as they are. They have to agree all the same, or the next pod would be another one.
+    Pods of earlier versions carry no digest; they are what their RayCluster says as long as its template carries none.
     """
     says = annotations_of(cluster)
     uid = cluster["metadata"].get("uid", "")
     staying = [pod for pod in pods if owner_of(pod) == uid and not pod["metadata"].get("deletionTimestamp")]
-    if not staying:
-        return says
     head = ((cluster.get("spec") or {}).get("headGroupSpec") or {}).get("template") or {"metadata": {}}
     unmarked = "" if SPEC in annotations_of(head) else says.get(SPEC, "")
-    specs = {annotations_of(pod).get(SPEC, unmarked) for pod in staying}
-    marks: dict[str, str] = next((annotations_of(pod) for pod in staying if SPEC in annotations_of(pod)), {})
+    specs = {says.get(SPEC, ""), *(annotations_of(pod).get(SPEC, unmarked) for pod in staying)}
+    marks = next((annotations_of(pod) for pod in staying if SPEC in annotations_of(pod)), says)
     return {**says, **marks, SPEC: specs.pop() if len(specs) == 1 else ""}
 
 
