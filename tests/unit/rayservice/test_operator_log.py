@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+from heteroserve.rayservice import cluster
 from heteroserve.rayservice.operator_log import OperatorLog, reason
 
 from tests.unit.rayservice.test_diagnosis import CELL, HANDED, REFUSED_TOKEN, STATUSES, failed_pass, reached
@@ -96,3 +102,38 @@ def test_each_pod_of_the_operator_has_its_own_clock() -> None:
     log.feed("one", failed_pass("first", at="2026-11-24T00:00:09.000Z"))
     log.feed("two", failed_pass("second", at="2026-11-24T00:00:05.000Z"))
     assert set(log.of({CELL})) == {"first", "second"}
+
+
+class Logs:
+    """The log of an operator's pod whose container was started anew, as the API gives it; notes what was asked for."""
+
+    def __init__(self, previous: str, now: str) -> None:
+        self.texts = {True: previous, False: now}
+        self.asked: list[dict[str, Any]] = []
+
+    def read_namespaced_pod_log(self, name: str, namespace: str, _preload_content: bool, **which: Any) -> Any:
+        self.asked.append(which)
+        return SimpleNamespace(data=self.texts[which["previous"]].encode())
+
+
+def test_the_log_is_read_by_time_and_that_from_before_a_restart_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = Logs(failed_pass("lost with the old container"), failed_pass("later", at="2026-11-24T00:00:30.000Z"))
+    for name, given in {"connect": None, "dynamic": None}.items():
+        monkeypatch.setattr(cluster, name, lambda *_, given=given: given)
+    api = SimpleNamespace(CoreV1Api=lambda _: logs, ApiextensionsV1Api=lambda _: None, ApiException=OSError)
+    monkeypatch.setattr(cluster, "kubernetes", lambda: api)
+    pod: dict[str, Any] = {"metadata": {"name": POD}, "status": {"containerStatuses": [{"name": "a", "state": {}}]}}
+    seen = cluster.Cluster("", "heteroserve", "kuberay-operator")
+    seen._operator_said([pod], {CELL}, time.time() - 60)
+    assert [one["previous"] for one in logs.asked] == [False]
+    assert 60 <= logs.asked[0]["since_seconds"] <= 62
+    assert all("tail_lines" not in one for one in logs.asked)
+
+    ended = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    pod["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"finishedAt": ended, "exitCode": 1}}
+    seen = cluster.Cluster("", "heteroserve", "kuberay-operator")
+    assert seen._operator_said([pod], {CELL}, time.time() - 60) == ("lost with the old container", "later")
+    assert [one["previous"] for one in logs.asked[1:]] == [True, False]
+    # From then on only what is new.
+    seen._operator_said([pod], {CELL}, time.time() - 60)
+    assert logs.asked[-1]["since_seconds"] <= 3

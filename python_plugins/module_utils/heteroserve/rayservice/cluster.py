@@ -9,7 +9,7 @@ import math
 from datetime import UTC, datetime
 from importlib import import_module
 
-from ..kube_api import connect, dynamic, kubernetes
+from ..kube_api import connect, dynamic, kubernetes, pod_log
 from .evidence import CRDS, Evidence, Object, ended, event_time, is_ready, pod_name, statuses, unix_time
 from .names import CELL
 from .operator_log import OperatorLog
@@ -175,15 +175,9 @@ class Cluster:
         """The last lines of the container that died if one did, or else of the one that runs."""
         for previous in (True, False):
             try:
-                return str(
-                    self._core.read_namespaced_pod_log(
-                        pod_name(pod),
-                        pod["metadata"]["namespace"],
-                        container=pod["spec"]["containers"][0]["name"],
-                        tail_lines=LOG_LINES,
-                        previous=previous,
-                    )
-                )
+                container = pod["spec"]["containers"][0]["name"]
+                where = (pod_name(pod), pod["metadata"]["namespace"])
+                return pod_log(self._core, *where, container=container, tail_lines=LOG_LINES, previous=previous)
             except self.refused:
                 continue  # it has not died, or has not started
         return ""
@@ -204,15 +198,8 @@ class Cluster:
         return self._operator_log.of(names)
 
     def _said_in(self, pod: Object, seconds: float, previous: bool) -> str:
+        which = {"since_seconds": math.ceil(seconds), "previous": previous}
         try:
-            # As bytes: what happens to be one JSON document the client would give back as something else.
-            reply = self._core.read_namespaced_pod_log(
-                pod_name(pod),
-                self.operator_namespace,
-                since_seconds=math.ceil(seconds),
-                previous=previous,
-                _preload_content=False,
-            )
+            return pod_log(self._core, pod_name(pod), self.operator_namespace, **which)
         except self.refused:
             return ""  # it has not started, or has ended and gone
-        return str(reply.data.decode(errors="replace"))
