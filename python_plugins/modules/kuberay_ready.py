@@ -33,7 +33,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.heteroserve.kube_api import connect, kubernetes
+from ansible.module_utils.heteroserve.kube_api import connect, kubernetes, pod_log
 from ansible.module_utils.heteroserve.kuberay import available, is_operator, operator_fault
 from ansible.module_utils.heteroserve.progress import Progress
 from ansible.module_utils.heteroserve.rayservice.evidence import Evidence
@@ -80,11 +80,8 @@ class Cluster:
         """The last lines of the run that died if one did, or else of the one that goes on."""
         for previous in (True, False):
             try:
-                return str(
-                    self._core.read_namespaced_pod_log(
-                        pod["metadata"]["name"], self._namespace, tail_lines=LOG_LINES, previous=previous
-                    )
-                )
+                name = pod["metadata"]["name"]
+                return str(pod_log(self._core, name, self._namespace, tail_lines=LOG_LINES, previous=previous))
             except kubernetes().ApiException:
                 continue  # it has not died, or has not started
         return ""

@@ -56,9 +56,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.progress import Progress
-from ansible.module_utils.heteroserve.rayservice.cluster import Cluster, owner_of, spec_of
-from ansible.module_utils.heteroserve.rayservice.evidence import Evidence, is_ready
-from ansible.module_utils.heteroserve.rayservice.names import CELL
+from ansible.module_utils.heteroserve.rayservice.cluster import Cluster
+from ansible.module_utils.heteroserve.rayservice.evidence import Evidence, is_ready, made_of, owner_of
+from ansible.module_utils.heteroserve.rayservice.names import CELL, SPEC
 from ansible.module_utils.heteroserve.rayservice.waiting import Patience
 
 POLL_S = 2.0
@@ -82,7 +82,9 @@ class Cell:
 
     def apply(self) -> None:
         """Have the operator make the cell of what it should be, and of nothing else."""
-        earlier = [one for one in self.clusters() if self.asked["anew"] or spec_of(one) != self.asked["spec"]]
+        pods = self.cluster.pods(f"{CELL}={self.name}")
+        wanted_spec, anew = self.asked["spec"], self.asked["anew"]
+        earlier = [one for one in self.clusters() if anew or made_of(one, pods).get(SPEC) != wanted_spec]
         for wanted in self.asked["objects"]:
             self.cluster.put(wanted)
         # Not by name: of a RayCluster that was never ready the operator keeps the name for the next one.
@@ -150,19 +152,19 @@ class Cell:
         return self.cluster.evidence(self.name, tuple(self.asked["hosts"]), self.began, self.asked["memory"])
 
     def remove(self) -> None:
-        """Until nothing of it is left, its pods and RayClusters included."""
+        """Until nothing of it is left, its pods and RayClusters included, or it is known that this will not be."""
         self._end({one["metadata"]["uid"] for one in self.clusters()})
+        patience = Patience(self.asked["timeout"])
         while left := [*self.cluster.of_cell(self.name), *self.cluster.pods(f"{CELL}={self.name}")]:
             for item in left:
                 if item["kind"] != "Pod" and not item["metadata"].get("deletionTimestamp"):
                     # A volume goes with its claim, and the claim with the last pod: Kubernetes keeps the order.
                     self.cluster.remove(item)
-            if self.waited() > self.asked["timeout"]:
+            why = patience.judge_end(self.look())
+            if why or self.waited() > self.asked["timeout"]:
                 names = ", ".join(f"{item['kind']} {item['metadata']['name']}" for item in left)
-                raise TimeoutError(
-                    f"{self.name}: {names} is not gone after {self.waited():.0f} s: does the KubeRay operator run, and"
-                    " does the host answer?"
-                )
+                gone = why.removeprefix(f"{self.name}: ") or "Kubernetes does not say why"
+                raise TimeoutError(f"{self.name}: {names} is not gone after {self.waited():.0f} s: {gone}")
             self.progress.say(f"{self.name}: {left[-1]['kind']} {left[-1]['metadata']['name']} ends")
             time.sleep(POLL_S)
 

@@ -71,8 +71,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.faults import listing
 from ansible.module_utils.heteroserve.plan import Plan
 from ansible.module_utils.heteroserve.progress import Progress
-from ansible.module_utils.heteroserve.rayservice.cluster import Cluster, spec_of
-from ansible.module_utils.heteroserve.rayservice.names import PART_OF
+from ansible.module_utils.heteroserve.rayservice.cluster import Cluster
+from ansible.module_utils.heteroserve.rayservice.evidence import annotations_of
+from ansible.module_utils.heteroserve.rayservice.names import CELL, PART_OF, SPEC
 from ansible.module_utils.heteroserve.rayservice.objects import cell_objects, restorable, shared_objects
 from ansible.module_utils.heteroserve.rayservice.settings import Settings, faults
 from ansible.module_utils.heteroserve.rayservice.updates import Step, decide, running_cells, wanted_cell
@@ -144,10 +145,10 @@ def main() -> None:
     if found:
         module.fail_json(msg=listing("The plan", found, "no cell was touched"))
     cluster = Cluster(asked["kubeconfig"], settings.namespace, settings.operator_namespace)
-    services, clusters = cluster.listed("RayService", "ray.io/v1"), cluster.clusters()
+    services, clusters, pods = cluster.listed("RayService", "ray.io/v1"), cluster.clusters(), cluster.pods(CELL)
     if leaving is not None:
         # Cells on hosts that leave have to go whatever the plan says; the others are not looked at.
-        there = running_cells(services, clusters, set(asked["answering"] or ()))
+        there = running_cells(services, clusters, pods, set(asked["answering"] or ()))
         steps = [
             Step("remove", cell.name, cell.model, True, why="its host leaves the cluster")
             for cell in there
@@ -158,7 +159,7 @@ def main() -> None:
     models = {model.name: model for model in plan.models}
     objects = {cell.name: cell_objects(cell, models[cell.model], settings) for cell in plan.cells}
     wanted = tuple(wanted_cell(cell, objects[cell.name][-1]) for cell in plan.cells)
-    now = running_cells(services, clusters, set())
+    now = running_cells(services, clusters, pods, set())
     goal = {cell.name: cell.spec for cell in wanted}
     same = {
         cell.name: cell.spec for cell in now if goal.get(cell.name) == cell.spec and cell.name not in asked["restart"]
@@ -200,7 +201,7 @@ def spelled(
         "objects": objects.get(step.cell, []),
         # In the order of applying.
         "before": [restorable(item) for item in reversed(before)],
-        "spec_before": spec_of(service),
+        "spec_before": annotations_of(service or {}).get(SPEC, ""),
     }
 
 

@@ -22,6 +22,7 @@ from tests.cluster.conftest import Cluster
 
 Objects = list[dict[str, Any]]
 NAME, HOST, PORT = "broken-0", "agent-2", 30900
+OTHER = "agent-1"  # for a cell over two hosts
 START = "Ray starts first, which takes minutes"
 ONE_MORE = "a minute; units know all of these sentences"
 
@@ -34,6 +35,7 @@ class Break:
     objects: Callable[[Objects], None] = lambda objects: None
     before: Callable[[Cluster], object] = lambda cluster: None
     after: Callable[[Cluster], object] = lambda cluster: None
+    hosts: tuple[str, ...] = (HOST,)
     long: str = ""  # why CI has no time for it
 
 
@@ -68,6 +70,42 @@ def _memory(objects: Objects) -> None:
 
 def _token(objects: Objects) -> None:
     objects[-1]["spec"]["rayClusterConfig"]["authOptions"]["secretName"] = "other-token"
+
+
+def _parameter(objects: Objects) -> None:
+    objects[-1]["spec"]["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["object-store-memry"] = "1"
+
+
+def _port(objects: Objects) -> None:
+    (port,) = [one for one in _template(objects)["containers"][0]["ports"] if one["name"] == "serve"]
+    port["name"] = "http"
+
+
+def _no_yaml(objects: Objects) -> None:
+    objects[-1]["spec"]["serveConfigV2"] = "applications: [name: x: y"
+
+
+def _small_worker(objects: Objects) -> None:
+    """There is a cell on its host, and it is deleted before it serves anything."""
+    (group,) = objects[-1]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    group["template"]["spec"]["containers"][0]["resources"]["requests"] = {"cpu": "100m", "memory": "512Mi"}
+
+
+def _lose_worker(cluster: Cluster) -> None:
+    """The worker's pod is deleted once it runs, and its host closed, so that no other takes its place."""
+
+    def lose() -> None:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline:
+            for pod in serving.pods(cluster, NAME):
+                if pod["spec"].get("nodeName") == OTHER and pod["status"].get("phase") == "Running":
+                    cluster.kubectl("cordon", OTHER)
+                    name = pod["metadata"]["name"]
+                    cluster.kubectl("-n", serving.NAMESPACE, "delete", "pod", name, "--grace-period=1")
+                    return
+            time.sleep(0.5)
+
+    threading.Thread(target=lose, daemon=True).start()
 
 
 def _secret(cluster: Cluster, token: str) -> None:
@@ -123,6 +161,24 @@ BREAKS = {
         lambda cluster: cluster.kubectl("-n", serving.NAMESPACE, "delete", "secret", "other-token"),
         long=START,
     ),
+    "a wrong parameter of ray start": Break(
+        r"ended with status 2, restarted \dx; .*[Nn]o such option.*: a parameter of `ray start` is wrong",
+        _parameter,
+        long=START,
+    ),
+    "no port for Serve": Break(
+        r"the head's container has no port named `serve` \(it has .*http.*\), so the cell's node port leads nowhere",
+        _port,
+    ),
+    "an application that is no YAML": Break(r"the cell's serveConfigV2 is no YAML: yaml: ", _no_yaml, long=START),
+    "a lost worker": Break(
+        rf"the host {OTHER} is cordoned and takes no pod \(.*-worker-.* waits\): `kubectl uncordon {OTHER}`",
+        _small_worker,
+        _lose_worker,
+        lambda cluster: cluster.kubectl("uncordon", OTHER),
+        hosts=(HOST, OTHER),
+        long=START,
+    ),
     "a cordoned node": Break(
         rf"the host {HOST} is cordoned and takes no pod .*kubectl uncordon {HOST}",
         before=lambda cluster: cluster.kubectl("cordon", HOST),
@@ -132,8 +188,8 @@ BREAKS = {
 }
 
 
-def whole(cluster: Cluster) -> Objects:
-    """Objects of a cell that would run on the host, but for what is broken."""
+def whole(cluster: Cluster, hosts: tuple[str, ...] = (HOST,)) -> Objects:
+    """Objects of a cell that would run on the hosts, but for what is broken."""
     plan = plan_from_json((cluster.state / "plan.json").read_text())
     images = json.loads((cluster.state / "engine-images.json").read_text())
     settings = Settings(
@@ -142,17 +198,19 @@ def whole(cluster: Cluster) -> Objects:
         models_path="/var/lib/heteroserve/models",
     )
     cell = plan.cells[0]
-    placed = tuple(replace(one, hosts=(HOST,)) for one in cell.replicas)
-    cell = replace(cell, name=NAME, hosts=(HOST,), replicas=placed, ports={**cell.ports, "serve": PORT})
+    placed = tuple(replace(one, hosts=hosts) for one in cell.replicas)
+    cell = replace(cell, name=NAME, hosts=hosts, replicas=placed, ports={**cell.ports, "serve": PORT})
     return copy.deepcopy(cell_objects(cell, plan.models[0], settings))
 
 
-def bring(cluster: Cluster, objects: Objects, state: str, limit_s: int = 240) -> tuple[bool, str]:
+def bring(
+    cluster: Cluster, objects: Objects, state: str, hosts: tuple[str, ...] = (HOST,), limit_s: int = 240
+) -> tuple[bool, str]:
     """Whether the module succeeded, and what it said."""
     asked = {
         "cell_name": NAME,
         "cell_state": state,
-        "cell_hosts": [HOST],
+        "cell_hosts": list(hosts),
         "cell_objects": objects,
         "cell_spec": objects[-1]["metadata"]["annotations"][SPEC],
         "cell_timeout": limit_s,

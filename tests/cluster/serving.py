@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +117,21 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 
 def specs(cluster: Cluster) -> dict[str, str]:
-    """Cell -> digest of what its RayCluster was made from."""
-    found = json.loads(cluster.kubectl("-n", NAMESPACE, "get", "rayclusters", "-o", "json"))["items"]
+    """Cell -> digest of what its pods were made from."""
     return {
         one["metadata"]["labels"]["heteroserve.io/cell"]: one["metadata"]["annotations"]["heteroserve.io/spec"]
-        for one in found
+        for one in pods(cluster)
     }
+
+
+@contextmanager
+def without_operator(cluster: Cluster) -> Iterator[None]:
+    """While KubeRay's operator has no pod."""
+    operator = ("-n", "kuberay-operator", "deployment/kuberay-operator")
+    cluster.kubectl("scale", *operator, "--replicas=0")
+    try:
+        wait_until("operator gone", lambda: "kuberay-operator-" not in cluster.kubectl("get", "pods", *operator[:2]))
+        yield
+    finally:
+        cluster.kubectl("scale", *operator, "--replicas=1")
+        cluster.kubectl("rollout", "status", *operator, "--timeout=120s")

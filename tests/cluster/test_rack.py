@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import openai
@@ -154,6 +155,14 @@ def test_a_second_run_changes_nothing_and_shows_no_secret(cluster: Cluster) -> N
         assert secret not in printed, f"{name} is in Ansible's output"
 
 
+def test_the_cluster_stage_alone_and_from_elsewhere_changes_nothing(cluster: Cluster) -> None:
+    """Another folder, other order of hosts, and no facts kept: K3s's configuration is the same, and goes on running."""
+    turned = replace(cluster, folder=cluster.folder.parent / "elsewhere" / "inventory", agents=cluster.agents[::-1])
+    turned.write()
+    printed = turned.play("playbooks/cluster.yml", "-e", "batch=100%")
+    assert changed(printed) == 0, printed[-6000:]
+
+
 class TestEndpoint(EndpointBehaviour):
     """What clients see of it, as under every runtime."""
 
@@ -188,6 +197,32 @@ def test_an_update_goes_cell_by_cell_and_no_request_fails(cluster: Cluster) -> N
     after = serving.specs(cluster)
     assert after.keys() == before.keys()
     assert all(after[cell] != before[cell] for cell in before)
+
+
+@pytest.mark.long("the start of an engine")
+def test_what_a_new_operator_writes_over_old_pods_is_not_taken_for_what_runs(cluster: Cluster) -> None:
+    """A run died after it had changed a RayService; then another version of the operator wrote its RayCluster anew."""
+    space = ("-n", serving.NAMESPACE)
+    wanted = serving.specs(cluster)
+    cell = min(wanted)
+    service = json.loads(cluster.kubectl(*space, "get", "rayservice", cell, "-o", "json"))
+    head = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
+    for marks in (service["metadata"]["annotations"], head["metadata"]["annotations"]):
+        marks["heteroserve.io/spec"] = "0" * 16
+    cluster.kubectl("replace", "-f", "-", text=json.dumps(service))
+    cluster.kubectl(
+        *space, "annotate", "rayclusters", f"-lheteroserve.io/cell={cell}", "--overwrite", "ray.io/kuberay-version=v0"
+    )
+    path = "jsonpath={.items[*].metadata.annotations.heteroserve\\.io/spec}"
+    claims = (*space, "get", "rayclusters", f"-lheteroserve.io/cell={cell}", "-o", path)
+    serving.wait_until("the RayCluster written anew", lambda: cluster.kubectl(*claims) == "0" * 16)
+    assert serving.specs(cluster) == wanted, "the operator was to leave the pods"
+    before = {pod["metadata"]["labels"]["heteroserve.io/cell"]: pod["metadata"]["uid"] for pod in serving.pods(cluster)}
+    upgrade(cluster)
+    after = {pod["metadata"]["labels"]["heteroserve.io/cell"]: pod["metadata"]["uid"] for pod in serving.pods(cluster)}
+    assert {name for name in before if after[name] != before[name]} == {cell}
+    assert serving.specs(cluster) == wanted
+    assert cluster.kubectl(*claims) == wanted[cell]
 
 
 @pytest.mark.long("two starts of an engine")
@@ -301,17 +336,35 @@ def test_a_cell_that_is_not_planned_any_more_goes_without_a_failed_request(clust
     ],
 )
 def test_a_broken_cell_says_why(cluster: Cluster, way: str) -> None:
-    broke, objects = broken.BREAKS[way], broken.whole(cluster)
+    broke = broken.BREAKS[way]
+    objects = broken.whole(cluster, broke.hosts)
     broke.objects(objects)
     broke.before(cluster)
     try:
-        worked, said = broken.bring(cluster, objects, "present")
+        worked, said = broken.bring(cluster, objects, "present", broke.hosts)
     finally:
         broke.after(cluster)
-        gone, left = broken.bring(cluster, objects, "absent")
+        gone, left = broken.bring(cluster, objects, "absent", broke.hosts)
     print(f"{way}: {said}")
     assert not worked
     assert re.search(broke.says, said), said
+    assert gone, left
+
+
+@pytest.mark.long("two minutes; units know the sentence")
+def test_a_cell_that_nobody_lets_go_says_so(cluster: Cluster) -> None:
+    """The operator is gone when a cell is removed; the same module takes the cell away once it is back."""
+    objects = broken.whole(cluster)
+    assert broken.bring(cluster, objects, "started")[0]
+    serving.wait_until("the operator has taken it up", lambda: bool(serving.pods(cluster, broken.NAME)))
+    with serving.without_operator(cluster):
+        worked, said = broken.bring(cluster, objects, "absent")
+    print(said)
+    assert not worked
+    assert "RayService broken-0" in said
+    assert "is not gone after" in said
+    assert "the KubeRay operator is not there: no pod of it in the namespace kuberay-operator" in said
+    gone, left = broken.bring(cluster, objects, "absent")
     assert gone, left
 
 
@@ -422,8 +475,13 @@ def test_there_is_no_way_back(cluster: Cluster) -> None:
 
 
 def test_kuberay_is_taken_away(cluster: Cluster) -> None:
-    """The cells first, which only a living operator lets go of."""
+    """The cells first, which only a living operator lets go of: without one it is said, and nothing else is done."""
     words = ("tests/cluster/kuberay.yml", "-e", "kuberay_part=absent")
+    with serving.without_operator(cluster):
+        done = cluster.try_play(*words)
+    assert done.returncode != 0
+    assert "the KubeRay operator is not there" in done.stdout, done.stdout[-2000:]
+    assert "only it takes finalizers off" in done.stdout
     cluster.play(*words)
     assert "ray.io" not in cluster.kubectl("get", "crds", "-o", "name")
     spaces = cluster.kubectl("get", "namespaces", "-o", "name").split()

@@ -100,8 +100,11 @@ def test_garbage_is_no_route_and_no_address() -> None:
         assert parse_addresses(text) == {}
 
 
-def test_a_tie_goes_to_the_first() -> None:
-    chosen, problem = choose([Route("a", "eth1", None), Route("b", "eth0", None)])
-    assert chosen is not None
-    assert chosen.interface == "eth1"
-    assert problem is not None
+def test_a_tie_goes_to_the_first_by_name_in_whatever_order_the_hosts_were_given() -> None:
+    """K3s is configured by it, and a changed configuration restarts K3s."""
+    routes = [Route("a", "eth1", None), Route("b", "eth0", None)]
+    for given in (routes, routes[::-1]):
+        chosen, problem = choose(given)
+        assert chosen is not None
+        assert chosen.interface == "eth0"
+        assert problem is not None

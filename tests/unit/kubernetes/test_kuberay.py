@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils.heteroserve.progress import Progress
 from ansible.module_utils.testing import patch_module_args
 from heteroserve.kuberay import (
     available,
@@ -26,7 +28,7 @@ from heteroserve.rayservice.evidence import Evidence
 from heteroserve.rayservice.objects import namespace
 from heteroserve.rayservice.settings import Settings
 
-from python_plugins.modules import kuberay_crds
+from python_plugins.modules import kuberay_crds, kuberay_emptied
 
 OURS = ("kuberay-operator", "kuberay-operator")
 HELM = {"meta.helm.sh/release-namespace": "kuberay-operator", "meta.helm.sh/release-name": "kuberay-operator"}
@@ -156,6 +158,26 @@ def test_why_the_operator_does_not_run() -> None:
     assert starting.patience_s > pull.patience_s
 
 
+def test_the_operators_last_word_is_the_error_of_its_log() -> None:
+    """Its log is JSON: a line that is cut ends before its `error`."""
+    lost = {
+        "level": "error",
+        "ts": "2026-11-28T04:00:00.123Z",
+        "logger": "setup",
+        "msg": "problem running manager",
+        "stacktrace": "main.exitOnError\n" * 30,
+        "error": "leader election lost",
+    }
+    after = {"level": "info", "ts": "2026-11-28T04:00:01.000Z", "msg": "Wait completed, proceeding to shutdown"}
+    ended = {"name": "a", "state": {"terminated": {"exitCode": 1}}, "restartCount": 3}
+    seen = replace(
+        looked_at(pod(containerStatuses=[ended])), logs={"operator-1": f"{json.dumps(lost)}\n{json.dumps(after)}\n"}
+    )
+    found = operator_fault(deployment(), seen)
+    assert found is not None
+    assert found.text.endswith("restarted 3x; its last line: problem running manager: leader election lost")
+
+
 def test_the_roles_namespace_is_that_of_the_cells(root: Path) -> None:
     text = (root / "roles/kuberay/vars/main.yml").read_text()
     known = yaml.safe_load(text)
@@ -240,3 +262,30 @@ def test_nothing_is_applied_over_somebody_elses(
     assert found["failed"]
     assert found["msg"].endswith("Nothing was changed")
     assert api.applied == []
+
+
+class Emptied:
+    """A namespace whose RayServices keep their finalizers, as there is no operator."""
+
+    def __init__(self, *operator: dict[str, Any]) -> None:
+        self.pods = operator
+
+    def left(self) -> list[tuple[str, dict[str, Any]]]:
+        return [("RayService", {"name": "m-0", "finalizers": ["ray.io/rayservice-finalizer"]})]
+
+    def operator(self) -> Evidence:
+        return Evidence("cells", (), operator=self.pods)
+
+
+def test_emptying_says_that_nobody_takes_the_finalizers_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kuberay_emptied, "POLL_S", 0.01)
+    late = iter(range(0, 10**6, 50))
+    monkeypatch.setattr("python_plugins.modules.kuberay_emptied.time.monotonic", lambda: float(next(late)))
+    said = kuberay_emptied.wait(Emptied(), 10**5, Progress(None))
+    assert said.startswith("after 1")
+    assert "still RayService m-0 (finalizers ray.io/rayservice-finalizer): the KubeRay operator is not there" in said
+    assert "; the operator was left, because only it takes finalizers off" in said
+    ready = {"type": "Ready", "status": "True"}
+    late = iter(range(0, 10**6, 50))
+    said = kuberay_emptied.wait(Emptied(pod(phase="Running", conditions=[ready])), 300, Progress(None))
+    assert said.startswith("after 350 s there are still RayService m-0 (finalizers ray.io/rayservice-finalizer); the")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from heteroserve.rayservice.diagnosis import CHECKS, diagnose, progress
-from heteroserve.rayservice.evidence import Evidence
+from heteroserve.rayservice.evidence import Evidence, event_count, event_time, events_of, unix_time
+from heteroserve.rayservice.operator_log import OperatorLog
 
 CELL = "llama-3-1-8b-cpu-0"
 POD = f"{CELL}-x7k2p-head-9qz4m"
@@ -93,6 +94,102 @@ def service(apps: Object | None = None, **given: str) -> Object:
     }
 
 
+def repeated(reason: str, message: str, count: int, last: str, name: str = CELL) -> Object:
+    """A warning that KubeRay's recorder has counted up: no count and no last time but in its series."""
+    return {
+        "reason": reason,
+        "message": message,
+        "type": "Warning",
+        "eventTime": "2026-11-24T00:00:01.123456Z",
+        "series": {"count": count, "lastObservedTime": last},
+        "involvedObject": {"name": name},
+        "metadata": {"creationTimestamp": "2026-11-24T00:00:01Z"},
+    }
+
+
+def failed_pass(error: str, name: str = CELL, at: str = "2026-11-24T00:00:05.123Z") -> str:
+    """What the operator logs of a pass that failed, as zap writes it."""
+    return json.dumps(
+        {
+            "level": "error",
+            "ts": at,
+            "logger": "controllers.RayService",
+            "msg": "Reconciler error",
+            "RayService": {"name": name, "namespace": "heteroserve"},
+            "reconcileID": "a5e9b0e3-5f0c-4b59-8a52-3f0f3c3f1d52",
+            "error": error,
+            "stacktrace": "sigs.k8s.io/controller-runtime/pkg/internal/controller.(*Controller[...]).reconcile\n" * 4,
+        }
+    )
+
+
+def reached(name: str = CELL, at: str = "2026-11-24T00:00:09.000Z") -> str:
+    """What the operator logs once it has read Serve's status."""
+    return json.dumps(
+        {
+            "level": "info",
+            "ts": at,
+            "logger": "controllers.RayService",
+            "msg": "checkIfNeedSubmitServeApplications",
+            "RayService": {"name": name, "namespace": "heteroserve"},
+            "shouldUpdate": False,
+            "reason": "Current V2 Serve config matches cached Serve config.",
+        }
+    )
+
+
+def said_by_operator(*lines: str) -> tuple[str, ...]:
+    """What is left of lines of the operator's log for the cell."""
+    log = OperatorLog("heteroserve")
+    log.feed("kuberay-operator-6d5f8c9b7-abcde", "\n".join(lines))
+    return log.of({CELL, f"{CELL}-x7k2p"})
+
+
+def written(at: str) -> list[Object]:
+    """Who wrote an object and when: a person its spec, and the operator its status later."""
+    return [
+        {"manager": "heteroserve", "operation": "Update", "time": at},
+        {"manager": "manager", "operation": "Update", "time": "2026-11-24T09:00:00Z", "subresource": "status"},
+    ]
+
+
+def corrected(observed: int | None, generation: int) -> Object:
+    """A RayService that was refused once, as KubeRay leaves it after the correction until an endpoint is ready."""
+    found = service(Ready="False ValidationFailed: The RayService spec is invalid: Ray Autoscaler is required")
+    found["metadata"] |= {"generation": generation, "managedFields": written("2026-11-24T00:01:00Z")}
+    found["status"]["lastUpdateTime"] = "2026-11-24T00:01:02Z" if observed else "2026-11-24T00:00:00Z"
+    if observed:
+        found["status"]["observedGeneration"] = observed
+    return found
+
+
+def ported(*names: str) -> Object:
+    """A RayService's spec whose head lists ports."""
+    ports = [{"name": name, "containerPort": 8000} for name in names]
+    head = {"containers": [{"name": "ray-head", **({"ports": ports} if ports else {})}]}
+    return {"rayClusterConfig": {"headGroupSpec": {"template": {"spec": head}}}}
+
+
+# KubeRay's own texts: advice and a link of some 300 characters before the reason.
+LINK = "cluster/kubernetes/troubleshooting/rayservice-troubleshooting.html"
+HANDED = (
+    f"Failed to update serve applications to the RayCluster heteroserve/{CELL}-x7k2p: fail to create / update Serve"
+    ' applications. If you observe this error consistently, please check "Issue 5: Fail to create / update'
+    f' Serve applications." in https://docs.ray.io/en/master/{LINK}#kuberay-raysvc-troubleshoot for more details.'
+    " err: {why}"
+)
+STATUSES = (
+    "failed to get Serve application statuses from the dashboard. If you observe this error consistently, please check"
+    f" https://docs.ray.io/en/latest/{LINK} for more details. err: {{why}}"
+)
+REFUSED_TOKEN = (
+    "failed to get serve details: GetServeDetails fail: 401 Unauthorized Unauthorized: Missing authentication token"
+)
+PUT_REFUSED = "UpdateDeployments fail: 403 Forbidden Forbidden: Invalid authentication token"
+TOO_SLOW = (
+    f'Put "http://{CELL}-x7k2p-head-svc.heteroserve.svc.cluster.local:8265/api/serve/applications/": context deadline'
+    " exceeded (Client.Timeout exceeded while awaiting headers)"
+)
 OPERATOR = {
     "metadata": {"name": "kuberay-operator-6d5f8c9b7-abcde"},
     "spec": {"containers": [{"name": "kuberay-operator", "image": "quay.io/kuberay/operator:v1.7.0"}]},
@@ -472,6 +569,33 @@ CASES: dict[str, tuple[Evidence, str, str]] = {
         "crashed",
         "ended with status 1, restarted 4x; its last line: ValueError: The configured object store size exceeds",
     ),
+    "a parameter of ray start is wrong": (
+        replace(
+            START,
+            pods=(
+                pod(
+                    container("Running", 2, {"reason": "Error", "exitCode": 2}, waiting={"reason": "CrashLoopBackOff"})
+                ),
+            ),
+            logs={
+                POD: "Usage: ray start [OPTIONS]\nTry 'ray start --help' for help.\n\nError: No such option:"
+                " --object-store-memry Did you mean --object-store-memory?\n"
+            },
+        ),
+        "crashed",
+        "ended with status 2, restarted 2x; its last line: Error: No such option: --object-store-memry Did you mean"
+        " --object-store-memory?: a parameter of `ray start` is wrong",
+    ),
+    "the head has no port for Serve": (
+        replace(START, service={**service(), "spec": ported("gcs-server", "dashboard", "http")}),
+        "no_serve_port",
+        "the head's container has no port named `serve` (it has gcs-server, dashboard, http), so the cell's node port",
+    ),
+    "a worker was deleted and no other comes": (
+        replace(START, hosts=("host-a", "host-b"), waited_s=60.0),
+        "pod_missing",
+        "1 of its 2 pods are there, host-b has none, and KubeRay makes none",
+    ),
     "the image has no bash": (
         replace(
             START,
@@ -495,22 +619,14 @@ CASES: dict[str, tuple[Evidence, str, str]] = {
         'ended with status 128, restarted 2x; its last line: failed to create containerd task: exec: "/bin/bash"',
     ),
     "Ray and the operator have different tokens": (
-        replace(
-            START,
-            operator_log=json.dumps(
-                {
-                    "level": "error",
-                    "logger": "controllers.RayService",
-                    "msg": "Reconciler error",
-                    "RayService": {"name": CELL, "namespace": "heteroserve"},
-                    "error": "failed to get Serve application statuses from the dashboard: GetServeDetails fail: 403"
-                    " Forbidden Forbidden: Invalid authentication token",
-                }
-            ),
-        ),
+        replace(START, operator_said=said_by_operator(failed_pass(STATUSES.format(why=REFUSED_TOKEN)))),
         "token_refused",
-        "Ray does not take the operator's token (failed to get Serve application statuses from the dashboard:"
-        " GetServeDetails fail: 403 Forbidden Forbidden: Invalid authentication token)",
+        f"Ray does not take the operator's token ({REFUSED_TOKEN}): the Secret is not what",
+    ),
+    "Ray refuses the operator's token when the application comes": (
+        replace(START, events=(event("FailedToUpdateServeApplications", HANDED.format(why=PUT_REFUSED), CELL),)),
+        "token_refused",
+        f"Ray does not take the operator's token ({PUT_REFUSED}): the Secret is not what",
     ),
     "an engine argument has a typo": (
         replace(
@@ -525,19 +641,27 @@ CASES: dict[str, tuple[Evidence, str, str]] = {
         replace(
             START,
             events=(
-                event(
-                    "FailedToUpdateServeApplications",
-                    f"Failed to update serve applications to the RayCluster heteroserve/{CELL}-x7k2p: fail to create /"
-                    ' update Serve applications. err: UpdateDeployments fail: Put "http://x:8265/": context deadline'
-                    " exceeded",
-                    CELL,
-                    count=6,
-                ),
+                repeated("FailedToUpdateServeApplications", HANDED.format(why=TOO_SLOW), 9, "2026-11-24T00:09:00Z"),
             ),
-            operator_log=f'{{"RayService":"{CELL}","error":"dial tcp 10.42.1.9:8265: i/o timeout"}}',
+            operator_said=said_by_operator(failed_pass(STATUSES.format(why="dial tcp 10.42.1.9:8265: i/o timeout"))),
         ),
         "not_handed_over",
-        "the operator could not hand the application to Ray (tried 6x):",
+        "the operator could not hand the application to Ray (tried 9x): dial tcp 10.42.1.9:8265: i/o timeout",
+    ),
+    "serveConfigV2 is no YAML": (
+        replace(
+            START,
+            events=(
+                event(
+                    "FailedToUpdateServeApplications",
+                    f"Failed to update serve applications to the RayCluster heteroserve/{CELL}-x7k2p: error converting"
+                    " YAML to JSON: yaml: line 3: mapping values are not allowed in this context",
+                    CELL,
+                ),
+            ),
+        ),
+        "not_handed_over",
+        "the cell's serveConfigV2 is no YAML: yaml: line 3: mapping values are not allowed in this context",
     ),
     "Serve refuses the application": (
         replace(
@@ -545,14 +669,17 @@ CASES: dict[str, tuple[Evidence, str, str]] = {
             events=(
                 event(
                     "FailedToUpdateServeApplications",
-                    "Failed to update serve applications: UpdateDeployments fail: 400 Bad Request"
-                    " pydantic.ValidationError: extra fields not permitted",
+                    HANDED.format(
+                        why="UpdateDeployments fail: 400 Bad Request pydantic.ValidationError: extra fields not"
+                        " permitted"
+                    ),
                     CELL,
                 ),
             ),
         ),
         "not_handed_over",
-        "400 Bad Request pydantic.ValidationError: extra fields not permitted",
+        "the operator could not hand the application to Ray (tried 1x): UpdateDeployments fail: 400 Bad Request"
+        " pydantic.ValidationError: extra fields not permitted",
     ),
     "Ray does not answer the kubelet": (
         replace(
@@ -637,7 +764,53 @@ def test_every_check_has_a_case() -> None:
         # A host that was cordoned later keeps the pod that it has.
         replace(START, nodes=(node(cordoned=True),)),
         # Another cell's trouble with its token.
-        replace(START, operator_log='{"RayService":{"name":"other"},"error":"403 Forbidden"}'),
+        replace(START, operator_said=said_by_operator(failed_pass(STATUSES.format(why=REFUSED_TOKEN), name="other"))),
+        # The operator has reached Serve since.
+        replace(START, operator_said=said_by_operator(failed_pass(STATUSES.format(why=REFUSED_TOKEN)), reached())),
+        # A cache that lags behind: of 32 cells 7 had it.
+        replace(
+            START,
+            events=(
+                event(
+                    "FailedToCreateRayCluster",
+                    f"Failed to create the RayCluster heteroserve/{CELL}-x7k2p: rayclusters.ray.io"
+                    f' "{CELL}-x7k2p" already exists',
+                    CELL,
+                ),
+            ),
+            operator_said=said_by_operator(failed_pass(f'rayclusters.ray.io "{CELL}-x7k2p" already exists')),
+        ),
+        # What was refused before the last change.
+        replace(START, service=corrected(observed=3, generation=3)),
+        replace(START, service=corrected(observed=None, generation=3)),
+        replace(
+            START,
+            service={**service(), "metadata": {"name": CELL, "managedFields": written("2026-11-24T00:01:00Z")}},
+            events=(
+                event(
+                    "FailedToUpdateServeApplications",
+                    "Failed to update serve applications to the RayCluster a/b: error converting YAML to JSON: yaml: x",
+                    CELL,
+                ),
+            ),
+        ),
+        replace(
+            START,
+            cluster={"metadata": {"name": f"{CELL}-x7k2p", "managedFields": written("2026-11-24T00:01:00Z")}},
+            events=(event("InvalidRayClusterSpec", "The RayCluster spec is invalid a/b: c", f"{CELL}-x7k2p"),),
+        ),
+        # The port was free in the end.
+        replace(
+            START,
+            events=(
+                event("FailedToCreateService", "provided port is already allocated", CELL),
+                event("CreatedService", "Created the service a/b", CELL, at="2026-11-24T00:00:09Z"),
+            ),
+        ),
+        # A worker was deleted a moment ago.
+        replace(START, hosts=("host-a", "host-b"), waited_s=10.0),
+        # Without any ports KubeRay takes its own, which include Serve's.
+        replace(START, service={**service(), "spec": ported()}),
     ],
 )
 def test_a_normal_start_is_no_fault(evidence: Evidence) -> None:
@@ -645,10 +818,59 @@ def test_a_normal_start_is_no_fault(evidence: Evidence) -> None:
 
 
 def test_a_token_that_the_operator_cannot_read_is_named() -> None:
-    said = f'{{"RayService":"{CELL}","error":"failed to get auth secret heteroserve/ray-token: not found"}}'
-    found = diagnose(replace(START, operator_log=said))
+    said = said_by_operator(
+        failed_pass('failed to get auth secret heteroserve/ray-token: Secret "ray-token" not found')
+    )
+    found = diagnose(replace(START, operator_said=said))
     assert found is not None
     assert "failed to get auth secret heteroserve/ray-token" in found.text
+
+
+def test_the_operators_last_word_is_its_reason_whatever_stands_before_it() -> None:
+    """Of 300 characters before the reason nothing would be left of it, were they cut first."""
+    found = diagnose(CASES["the operator cannot hand the application over"][0])
+    assert found is not None
+    assert "troubleshooting" not in found.text
+    assert "stacktrace" not in found.text
+    last = replace(CASES["the operator cannot hand the application over"][0], operator_said=())
+    found = diagnose(last)
+    assert found is not None
+    assert found.text.endswith("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")
+
+
+def test_a_refusal_counts_for_the_object_as_it_is() -> None:
+    refused = corrected(observed=None, generation=3)
+    refused["status"]["lastUpdateTime"] = "2026-11-24T00:01:02Z"
+    for observed in (None, 2):
+        if observed:
+            refused["status"]["observedGeneration"] = observed
+        found = diagnose(replace(START, service=refused))
+        assert found is not None
+        assert (
+            found.text
+            == f"{CELL}: KubeRay refuses the cell: The RayService spec is invalid: Ray Autoscaler is required"
+        )
+
+
+def test_a_cell_that_was_given_up_stays_so_whatever_is_changed() -> None:
+    given_up = service(Ready="False InitializingTimeout: RayService failed to become ready within 5m")
+    given_up["metadata"] |= {"generation": 4, "managedFields": written("2026-11-24T00:01:00Z")}
+    given_up["status"] |= {"observedGeneration": 4, "lastUpdateTime": "2026-11-24T00:00:00Z"}
+    found = diagnose(replace(START, service=given_up))
+    assert found is not None
+    assert found.patience_s == 0
+
+
+def test_an_event_was_last_seen_when_its_series_says() -> None:
+    series = repeated("FailedToUpdateServeApplications", "x", 5, "2026-11-24T00:08:00.000001Z")
+    assert event_time(series) == unix_time("2026-11-24T00:08:00.000001Z")
+    assert event_count(series) == 5
+    assert event_time({"metadata": {"creationTimestamp": "2026-11-24T00:00:01Z"}}) == unix_time("2026-11-24T00:00:01Z")
+    assert event_time(event("Unhealthy", "x", at="2026-11-24T00:00:07Z")) == unix_time("2026-11-24T00:00:07Z")
+    first = repeated("FailedMount", "an early one", 9, "2026-11-24T00:00:01Z")
+    later = event("FailedMount", "a later one", CELL, at="2026-11-24T00:00:30Z")
+    seen = replace(START, events=(later, {**first, "series": {"count": 9, "lastObservedTime": "2026-11-24T00:01:00Z"}}))
+    assert [one["message"] for one in events_of(seen, "FailedMount")] == ["a later one", "an early one"]
 
 
 def test_serve_is_explained_as_under_the_other_runtime() -> None:
@@ -669,7 +891,8 @@ def test_what_mends_itself_is_waited_for() -> None:
         assert found is not None
         return found.patience_s
 
-    assert patience("the CRDs are missing") == patience("the operator refuses the name") == 0
+    assert patience("the CRDs are missing") == 0
+    assert 0 < patience("the operator refuses the name") <= 15
     assert patience("the memory limit is too low") == 0
     assert 0 < patience("the image does not exist") < patience("it asks for GPUs where there are none")
 
@@ -691,6 +914,7 @@ def test_a_cause_goes_before_its_effects() -> None:
     [
         (replace(START, service=None), "to be applied"),
         (replace(START, pods=()), "waiting for its pods"),
+        (replace(START, hosts=("host-a", "host-b")), "1 of 2 pods are there"),
         (replace(START, pods=(pod(container(waiting={"reason": "ContainerCreating"})),)), f"{POD} ContainerCreating"),
         (replace(START, pods=(pod(container("Running", running={})),)), f"{POD} starts"),
         (START, "Serve does not know the application yet"),

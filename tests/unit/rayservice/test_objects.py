@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,8 @@ import yaml
 from heteroserve.gpu_check import RESOURCES as COUNTED
 from heteroserve.plan import Cell, Expectation, Limits, ModelSource, Placement, Plan, PlannedModel
 from heteroserve.planning.names import LONGEST_NAME as PLANNED_NAME
-from heteroserve.rayservice.names import DIGEST, LONGEST_NAME, SPEC, label_value
+from heteroserve.rayservice.names import DIGEST, LONGEST_NAME, SPEC, TAKES, label_value
+from heteroserve.rayservice.names import MODEL as MODEL_NAME
 from heteroserve.rayservice.objects import cell_objects, disruption_budgets, restorable, shared_objects
 from heteroserve.rayservice.pods import environment
 from heteroserve.rayservice.quantities import canonical, value
@@ -332,6 +334,18 @@ def test_the_digest_changes_with_all_that_a_restart_would_carry_out() -> None:
     # Who may call is carried out without a restart, and what the gateway makes of the weight too.
     for same in (built(cell(), replace(PLAIN, gateways=("10.0.0.9",))), built(cell(weight=1))):
         assert same["RayService"]["metadata"]["annotations"][SPEC] == first[SPEC]
+
+
+def test_pods_carry_the_digest_of_what_they_are_made_of() -> None:
+    """And it is the one that cells had before their pods carried it, or the first run after that would restart all."""
+    service = built(cell("nvidia", ("a", "b"), 4))["RayService"]
+    own = service["metadata"]["annotations"]
+    found = templates(service)
+    assert len(found) == 2
+    for template in found:
+        assert template["metadata"].pop("annotations") == {key: own[key] for key in (SPEC, MODEL_NAME, TAKES)}
+    text = json.dumps(service["spec"], sort_keys=True).encode()
+    assert own[SPEC] == hashlib.sha256(text).hexdigest()[:16]
 
 
 def test_a_budget_keeps_all_but_one_pod_of_a_model() -> None:

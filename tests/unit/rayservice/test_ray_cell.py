@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from ansible.module_utils.heteroserve.progress import Progress
+from heteroserve.rayservice.evidence import Evidence
 from heteroserve.rayservice.names import CELL, SPEC
 
 from python_plugins.modules import ray_cell
 
 OLD, NEW = "0" * 16, "1" * 16
+
+
+NO_OPERATOR = Evidence("m-0", (), operator=())
 
 
 def cluster_of(uid: str, spec: str) -> dict[str, Any]:
@@ -63,3 +69,32 @@ def test_the_next_ray_cluster_may_have_the_name_of_the_last_one(monkeypatch: pyt
 def test_pods_of_the_last_one_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TimeoutError, match="head-first of what ran before does not end"):
         apply(Operator(ends=False), monkeypatch)
+
+
+def test_pods_of_another_spec_end_whatever_their_ray_cluster_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run died before it deleted the RayCluster, and another version of the operator wrote that anew."""
+    operator = Operator(ends=True)
+    operator.made[0]["metadata"]["annotations"] = {SPEC: NEW}
+    operator.running[0]["metadata"]["annotations"] = {SPEC: OLD}
+    apply(operator, monkeypatch)
+    assert [one["metadata"]["uid"] for one in operator.made] == ["second"]
+
+
+class Dead(Operator):
+    """A cluster whose operator is gone, so that nobody takes the RayService's finalizer off."""
+
+    def of_cell(self, cell: str) -> list[dict[str, Any]]:
+        return [{"kind": "RayService", "metadata": {"name": cell, "deletionTimestamp": "2026-11-24T00:00:00Z"}}]
+
+    def evidence(self, cell: str, hosts: tuple[str, ...], since: float, memory: int) -> Evidence:
+        return replace(NO_OPERATOR, waited_s=time.time() - since)
+
+
+def test_a_cell_that_does_not_go_says_that_the_operator_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cell, "POLL_S", 0.01)
+    monkeypatch.setattr(ray_cell.Patience, "_is_out", lambda self, found, now: True)
+    asked = {"cell": "m-0", "hosts": [], "memory": 0, "timeout": 900}
+    with pytest.raises(
+        TimeoutError, match=r"RayService m-0.*not gone .* the KubeRay operator is not there: no pod of it"
+    ):
+        ray_cell.Cell(Dead(ends=True), asked, Progress(None)).remove()

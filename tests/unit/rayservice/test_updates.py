@@ -122,10 +122,64 @@ def annotations(spec: str, model: str = "meta/llama") -> dict[str, str]:
     }
 
 
-def cluster(owner: str, spec: str, made: str, **more: str) -> dict[str, object]:
+def cluster(owner: str, spec: str, made: str, marked: bool = False, **more: str) -> dict[str, object]:
+    """A RayCluster; ``marked`` if the pods that it would make carry the digest."""
     labels = {"heteroserve.io/cell": owner}
     metadata = {"name": f"{owner}-x", "labels": labels, "annotations": annotations(spec), "creationTimestamp": made}
-    return {"metadata": {**metadata, **more}}
+    template = {"metadata": {"annotations": annotations(spec)} if marked else {}}
+    return {"metadata": {"uid": owner, **metadata, **more}, "spec": {"headGroupSpec": {"template": template}}}
+
+
+def of_cluster(owner: str, spec: str = "", **more: str) -> dict[str, object]:
+    """A pod of a RayCluster, without a digest if it is of an earlier version."""
+    owners = [{"controller": True, "uid": owner}]
+    marks = {"annotations": annotations(spec, "meta/small")} if spec else {}
+    return {"metadata": {"name": f"{owner}-x-head", "ownerReferences": owners, **marks, **more}}
+
+
+MADE = "2026-11-24T00:00:01Z"
+
+
+@pytest.mark.parametrize(
+    ("made", "pods", "runs_now"),
+    [
+        pytest.param(cluster("c", "new", MADE, True), [of_cluster("c", "new")], "new", id="as it was applied"),
+        pytest.param(
+            cluster("c", "new", MADE, True),
+            [of_cluster("c", "old")],
+            "",
+            id="the RayCluster was written anew by another version of the operator, the pods were kept",
+        ),
+        pytest.param(
+            cluster("c", "new", MADE, True), [of_cluster("c")], "", id="the same, and the pods carry no digest"
+        ),
+        pytest.param(
+            cluster("c", "old", MADE), [of_cluster("c")], "old", id="of a version whose pods carried no digest"
+        ),
+        pytest.param(
+            cluster("c", "new", MADE, True),
+            [of_cluster("c", "old"), of_cluster("c", "new")],
+            "",
+            id="a worker that was made later is of another",
+        ),
+        pytest.param(cluster("c", "new", MADE, True), [], "new", id="no pod yet"),
+        pytest.param(
+            cluster("c", "new", MADE, True),
+            [of_cluster("before", "old"), of_cluster("c", "old", deletionTimestamp=MADE)],
+            "new",
+            id="pods that end, and another RayCluster's, say nothing",
+        ),
+    ],
+)
+def test_what_runs_is_what_the_pods_were_made_of(
+    made: dict[str, object], pods: list[dict[str, object]], runs_now: str
+) -> None:
+    service = {"metadata": {"name": "c", "annotations": annotations("new")}}
+    (found,) = running_cells([service], [made], pods, set())
+    assert found.spec == runs_now
+    marked = any("annotations" in pod["metadata"] and "deletionTimestamp" not in pod["metadata"] for pod in pods)
+    mine = not any(pod["metadata"]["name"].startswith("before") for pod in pods)
+    assert found.model == ("meta/small" if marked and mine else "meta/llama")
 
 
 def test_what_runs_is_what_the_cluster_was_made_from() -> None:
@@ -137,7 +191,7 @@ def test_what_runs_is_what_the_cluster_was_made_from() -> None:
         cluster("half", "long before", "2026-11-24T00:00:00Z"),
         cluster("going", "before", "2026-11-24T00:00:00Z", deletionTimestamp="2026-11-24T00:00:09Z"),
     ]
-    found = {cell.name: cell for cell in running_cells(services, clusters, {"half"})}
+    found = {cell.name: cell for cell in running_cells(services, clusters, [], {"half"})}
     assert {name: cell.spec for name, cell in found.items()} == {
         "half": "before",  # applied, and broken off before the cluster was replaced
         "none": "applied",

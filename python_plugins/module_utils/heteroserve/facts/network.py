@@ -73,12 +73,15 @@ def parse_proc_route(text: str, target: str) -> str | None:
 
 
 def choose(routes: list[Route]) -> tuple[Route | None, Problem | None]:
-    """The interface through which most of the other hosts are reached; a tie goes to the one named first."""
+    """The interface through which most of the other hosts are reached; of several the first by name."""
     remote = [route for route in routes if not route.local]
     if not remote:
         return None, None
     counts = Counter(route.interface for route in remote)
-    chosen = max(remote, key=lambda route: counts[route.interface])
+    # Of two that lead to as many hosts always the same one, in whatever order the hosts were given.
+    chosen = min(
+        remote, key=lambda route: (-counts[route.interface], route.interface, route.address or "", route.target)
+    )
     if len(counts) == 1:
         return chosen, None
     others = ", ".join(f"{name} ({count})" for name, count in counts.items())

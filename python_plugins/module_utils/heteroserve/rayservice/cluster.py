@@ -5,15 +5,18 @@ Needs the package kubernetes, so it runs on the controller. Objects are dictiona
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from importlib import import_module
 
-from ..kube_api import connect, dynamic, kubernetes
-from .evidence import CRDS, Evidence, Object, is_ready, pod_name
-from .names import CELL, SPEC
+from ..kube_api import connect, dynamic, kubernetes, pod_log
+from .evidence import CRDS, Evidence, Object, ended, event_time, is_ready, pod_name, statuses, unix_time
+from .names import CELL
+from .operator_log import OperatorLog
 
 FIELD_MANAGER = "heteroserve"
 LOG_LINES = 200
+CLOCKS_S = 60  # by which a host's clock may differ
 # Kind -> API version, of what cells are made of, in the order in which it is removed.
 KINDS = {
     "RayService": "ray.io/v1",
@@ -40,6 +43,8 @@ class Cluster:
         self.refused = kubernetes().ApiException
         self._dynamic = dynamic(connection)
         self._stream = import_module("kubernetes.stream").stream
+        self._operator_log = OperatorLog(namespace)
+        self._log_read = 0.0  # when the operator's log was last read (Unix time)
 
     def crds(self) -> tuple[str, ...]:
         """Those of KubeRay's that the API has."""
@@ -117,13 +122,13 @@ class Cluster:
             service=services[0] if services else None,
             cluster=clusters[-1] if clusters else None,
             pods=tuple(pods),
-            events=tuple(self._events({cell, *map(pod_name, clusters), *map(pod_name, pods)}, since)),
+            events=tuple(self._events({one["metadata"]["uid"] for one in (*services, *clusters, *pods)}, since)),
             nodes=tuple(self.listed("Node", "v1", "")),
             others=tuple(self._on(hosts)) if slow else (),
             logs={pod_name(pod): self._log(pod) for pod in slow},
             operator=tuple(operator),
             operator_namespace=self.operator_namespace,
-            operator_log=self._operator_log(operator, now - since),
+            operator_said=self._operator_said(operator, {cell, *map(pod_name, clusters)}, since),
             waited_s=now - since,
             memory_needed=memory_needed,
         )
@@ -150,15 +155,14 @@ class Cluster:
                 found[name] = ""
         return found
 
-    def _events(self, names: set[str], since: float) -> list[Object]:
-        found = []
-        for event in self.listed("Event", "v1", ""):
-            text = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"]
-            at = datetime.fromisoformat(str(text).replace("Z", "+00:00")).timestamp()
-            # Events have whole seconds.
-            if event["involvedObject"].get("name") in names and at >= int(since):
-                found.append(event)
-        return found
+    def _events(self, uids: set[str], since: float) -> list[Object]:
+        """Events of objects, seen since then. Not by name: an object's successor may have it too."""
+        # Events have whole seconds.
+        return [
+            event
+            for event in self.listed("Event", "v1", "")
+            if event["involvedObject"].get("uid") in uids and event_time(event) >= int(since)
+        ]
 
     def _on(self, hosts: tuple[str, ...]) -> list[Object]:
         found = []
@@ -171,42 +175,31 @@ class Cluster:
         """The last lines of the container that died if one did, or else of the one that runs."""
         for previous in (True, False):
             try:
-                return str(
-                    self._core.read_namespaced_pod_log(
-                        pod_name(pod),
-                        pod["metadata"]["namespace"],
-                        container=pod["spec"]["containers"][0]["name"],
-                        tail_lines=LOG_LINES,
-                        previous=previous,
-                    )
-                )
+                container = pod["spec"]["containers"][0]["name"]
+                where = (pod_name(pod), pod["metadata"]["namespace"])
+                return pod_log(self._core, *where, container=container, tail_lines=LOG_LINES, previous=previous)
             except self.refused:
                 continue  # it has not died, or has not started
         return ""
 
-    def _operator_log(self, operator: list[Object], seconds: float) -> str:
+    def _operator_said(self, operator: list[Object], names: set[str], since: float) -> tuple[str, ...]:
+        """What the operator's log has against some objects: what came since it was last read, of each of its pods.
+
+        A second more, for the API counts in whole seconds. A container that was started anew has an earlier log too.
+        """
+        now = datetime.now(UTC).timestamp()
+        began = self._log_read or since
+        self._log_read = now
         for pod in operator:
-            if is_ready(pod):
-                try:
-                    return str(
-                        self._core.read_namespaced_pod_log(
-                            pod_name(pod),
-                            self.operator_namespace,
-                            since_seconds=max(1, int(seconds)),
-                            tail_lines=LOG_LINES,
-                        )
-                    )
-                except self.refused:
-                    continue
-        return ""
+            ends = [str(ended(one).get("finishedAt", "")) for one in statuses(pod)]
+            restarted = any(end and unix_time(end) >= began - CLOCKS_S for end in ends)
+            for previous in (True, False) if restarted else (False,):
+                self._operator_log.feed(pod_name(pod), self._said_in(pod, now - began + 1, previous))
+        return self._operator_log.of(names)
 
-
-def spec_of(thing: Object | None) -> str:
-    """The annotation that says what an object was made from; "" if it has none."""
-    return str(((thing or {}).get("metadata", {}).get("annotations") or {}).get(SPEC, ""))
-
-
-def owner_of(pod: Object) -> str:
-    """UID of what controls a pod, which for a cell's is its RayCluster; "" if nothing does."""
-    owners = pod["metadata"].get("ownerReferences") or []
-    return next((str(one["uid"]) for one in owners if one.get("controller")), "")
+    def _said_in(self, pod: Object, seconds: float, previous: bool) -> str:
+        which = {"since_seconds": math.ceil(seconds), "previous": previous}
+        try:
+            return pod_log(self._core, pod_name(pod), self.operator_namespace, **which)
+        except self.refused:
+            return ""  # it has not started, or has ended and gone

@@ -18,8 +18,11 @@ from .evidence import (
     Evidence,
     Object,
     applications,
+    changed_at,
     condition,
     ended,
+    event_count,
+    event_time,
     events_of,
     is_ready,
     is_running,
@@ -30,7 +33,9 @@ from .evidence import (
     requests,
     state,
     statuses,
+    unix_time,
 )
+from .operator_log import reason
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,17 @@ PULL_CAUSES: tuple[tuple[str, str], ...] = (
     (r"no such host|dial tcp|timeout|connection refused|EOF", UNREACHED),
     (r"no space left", "the host's disk is full: free space below /var/lib/rancher"),
 )
+# What Ray says of a configuration that it does not take, and KubeRay of one that is no YAML: no retry changes it.
+_NOT_TAKEN = re.compile(r"\b4\d\d [A-Z]|(?P<yaml>error converting YAML to JSON: |error unmarshaling JSON: )")
+_START_PARAMETER = re.compile(r"[Nn]o such option|Invalid value for|unexpected extra argument|Missing option")
 _TOKEN = re.compile(
     r"[^\"\n]*(401 Unauthorized|403 Forbidden|(?:Missing|Invalid) authentication token|failed to get auth secret|"
     r"auth token key[^\"\n]*not found)[^\"\n]*"
 )
+
+
+# Seconds that the operator gets to look at a change before what it said counts.
+REFUSED_S = 10
 
 
 def crds_missing(evidence: Evidence) -> tuple[str, int] | None:
@@ -95,22 +107,50 @@ def operator_down(evidence: Evidence) -> tuple[str, int] | None:
 
 
 def spec_refused(evidence: Evidence) -> tuple[str, int] | None:
-    """The operator looked at the RayService, or its RayCluster, and will not have it."""
-    ready = condition(evidence.service, "Ready")
-    if ready.get("reason") == "ValidationFailed":
-        return f"KubeRay refuses the cell: {one_line(ready.get('message', ''))}", 0
+    """The operator looked at the RayService, or its RayCluster, and will not have it.
+
+    Only what it says of the object as it is now: after a correction KubeRay leaves the condition ValidationFailed until
+    an endpoint is ready, and an event stays for an hour. ``observedGeneration`` is the last one that it took on. A cell
+    that it has given up it never looks at again, whatever is changed.
+    """
+    service = evidence.service or {"metadata": {}}
+    status = service.get("status") or {}
+    ready = condition(service, "Ready")
+    said = one_line(reason(ready.get("message", "")))
     if ready.get("reason") == "InitializingTimeout":
-        return f"KubeRay has given up the cell for good: {one_line(ready['message'])}; delete its RayService", 0
-    refused = events_of(evidence, "InvalidRayServiceSpec", "InvalidRayClusterSpec", "InvalidRayClusterMetadata")
-    return (f"KubeRay refuses the cell: {one_line(refused[-1]['message'])}", 0) if refused else None
+        return f"KubeRay has given up the cell for good: {said}; delete its RayService", 0
+    if ready.get("reason") == "ValidationFailed":
+        written = status.get("lastUpdateTime")
+        looked = written is None or unix_time(written) >= changed_at(service)
+        taken_on = (status.get("observedGeneration") or 0) >= service["metadata"].get("generation", 1)
+        return None if taken_on or not looked else (f"KubeRay refuses the cell: {said}", REFUSED_S)
+    refused = _current(evidence, "InvalidRayClusterSpec", "InvalidRayClusterMetadata")
+    return (f"KubeRay refuses the cell: {_said(refused[-1])}", REFUSED_S) if refused else None
+
+
+def no_serve_port(evidence: Evidence) -> tuple[str, int] | None:
+    """The head lists ports and none is called `serve`.
+
+    KubeRay says nothing of it where the service is given, and calls the cell ready: its node port leads nowhere.
+    """
+    spec = (evidence.service or {}).get("spec") or {}
+    template = spec.get("rayClusterConfig", {}).get("headGroupSpec", {}).get("template", {})
+    ports = [one.get("name", "") for head in template.get("spec", {}).get("containers", ())[:1] for one in _ports(head)]
+    if not ports or any(name == "serve" or name.startswith("serve-") for name in ports):
+        return None
+    return (
+        f"the head's container has no port named `serve` (it has {', '.join(ports)}), so the cell's node port leads"
+        " nowhere: name one",
+        0,
+    )
 
 
 def pod_refused(evidence: Evidence) -> tuple[str, int] | None:
     """Kubernetes does not let the operator make the pod."""
-    refused = events_of(evidence, "FailedToCreateHeadPod", "FailedToCreateWorkerPod")
+    refused = _current(evidence, "FailedToCreateHeadPod", "FailedToCreateWorkerPod")
     if not refused or evidence.pods:
         return None
-    said = one_line(refused[-1]["message"], 500)
+    said = _said(refused[-1], 500)
     advice = ""
     if "violates PodSecurity" in said:
         advice = f"; the level of PodSecurity is a label of the namespace {evidence.namespace}"
@@ -121,10 +161,11 @@ def pod_refused(evidence: Evidence) -> tuple[str, int] | None:
 
 def port_taken(evidence: Evidence) -> tuple[str, int] | None:
     """Another service has the cell's node port."""
-    failed = events_of(evidence, "FailedToCreateService")
-    said = one_line(failed[-1]["message"]) if failed else ""
-    if "already allocated" not in said:
+    told = _current(evidence, "FailedToCreateService", "CreatedService")
+    failed = [event for event in told if "already allocated" in event["message"]]
+    if not failed or told[-1]["reason"] == "CreatedService":
         return None
+    said = _said(failed[-1])
     return f"the cell's node port is another service's ({said}): remove that one, or set cell_port_base", 0
 
 
@@ -196,7 +237,7 @@ def mount_failed(evidence: Evidence) -> tuple[str, int] | None:
         failed = events_of(evidence, "FailedMount", "FailedMapVolume", name=pod_name(pod))
         if not failed:
             continue
-        said = one_line(failed[-1]["message"])
+        said = _said(failed[-1])
         host = pod_host(pod, evidence)
         if match := re.search(r"path \"?([^\" ]+)\"? does not exist", said):
             return f"the weights are not on {host}: {match[1]} does not exist; run playbooks/models.yml", 90
@@ -255,8 +296,8 @@ def evicted(evidence: Evidence) -> tuple[str, int] | None:
 
 def token_refused(evidence: Evidence) -> tuple[str, int] | None:
     """Ray and the operator hold different tokens."""
-    said = [event["message"] for event in events_of(evidence, "FailedToUpdateServeApplications")]
-    said += [line for line in evidence.operator_log.splitlines() if evidence.cell in line]
+    said = [reason(event["message"]) for event in _current(evidence, "FailedToUpdateServeApplications")]
+    said += evidence.operator_said
     found = next((match[0].strip() for text in reversed(said) if (match := _TOKEN.search(text))), "")
     if not found:
         return None
@@ -280,7 +321,8 @@ def crashed(evidence: Evidence) -> tuple[str, int] | None:
                 )
         if said := _ended(pod, evidence):
             most = max(one.get("restartCount", 0) for one in statuses(pod))
-            return f"the pod {pod_name(pod)} on {pod_host(pod, evidence)} {said}", 0 if most > 2 else 60
+            advice = ": a parameter of `ray start` is wrong" if _START_PARAMETER.search(said) else ""
+            return f"the pod {pod_name(pod)} on {pod_host(pod, evidence)} {said}{advice}", 0 if most > 2 else 60
     return None
 
 
@@ -291,7 +333,7 @@ def sandbox_failed(evidence: Evidence) -> tuple[str, int] | None:
             continue
         failed = events_of(evidence, "FailedCreatePodSandBox", name=pod_name(pod))
         if failed:
-            said, host = one_line(failed[-1]["message"]), pod_host(pod, evidence)
+            said, host = _said(failed[-1]), pod_host(pod, evidence)
             advice = ""
             if match := re.search(r"no runtime for \"?(\w+)", said):
                 advice = f": containerd does not know the runtime {match[1]}; install it and restart K3s on the host"
@@ -313,18 +355,36 @@ def serve_failed(evidence: Evidence) -> tuple[str, int] | None:
 def not_handed_over(evidence: Evidence) -> tuple[str, int] | None:
     """The operator cannot hand the application to Ray.
 
-    Once or twice FailedToUpdateServeApplications belongs to every start, for the first call takes longer than the
-    operator waits; merged events keep the text of the first, so a later reason is only in the operator's log.
+    Two to five times FailedToUpdateServeApplications belongs to every start, for the first calls take longer than the
+    operator waits; repeated events keep the text of the first, so a later reason is only in the operator's log.
     """
-    failed = events_of(evidence, "FailedToUpdateServeApplications")
-    count = sum(event.get("count") or (event.get("series") or {}).get("count") or 1 for event in failed)
-    refused = next((event for event in failed if re.search(r"\b4\d\d [A-Z]", event["message"])), None)
-    if applications(evidence)["applications"] or (count < 4 and not refused):
+    failed = _current(evidence, "FailedToUpdateServeApplications")
+    count = sum(map(event_count, failed))
+    said = [*(reason(event["message"]) for event in failed), *evidence.operator_said]
+    refused = next((match for text in reversed(said) if (match := _NOT_TAKEN.search(text))), None)
+    if applications(evidence)["applications"] or not (refused or count > 5):
         return None
-    lines = [line for line in evidence.operator_log.splitlines() if evidence.cell in line and "rror" in line]
-    said = one_line((refused or failed[-1])["message"])
-    more = f"; the operator's last word: {one_line(lines[-1])}" if lines and not refused else ""
-    return f"the operator could not hand the application to Ray (tried {count}x): {said}{more}", 60
+    if refused and refused["yaml"]:
+        return f"the cell's serveConfigV2 is no YAML: {one_line(refused.string[refused.end() :])}", REFUSED_S
+    times = f" (tried {count}x)" if count else ""
+    last = one_line((refused.string if refused else None) or said[-1])
+    return f"the operator could not hand the application to Ray{times}: {last}", 60
+
+
+def pod_missing(evidence: Evidence) -> tuple[str, int] | None:
+    """A host of the cell has no pod: it was deleted, or the operator makes none."""
+    if len(evidence.pods) >= len(evidence.hosts) or evidence.service is None or evidence.waited_s < 30:
+        return None
+    if not evidence.service.get("status"):
+        return None
+    placed = {pod["spec"].get("nodeName") for pod in evidence.pods}
+    without = ", ".join(host for host in evidence.hosts if host not in placed)
+    more = f"; the operator says: {one_line(evidence.operator_said[-1])}" if evidence.operator_said else ""
+    return (
+        f"{len(evidence.pods)} of its {len(evidence.hosts)} pods are there, {without} has none, and KubeRay makes none"
+        f"{more}",
+        180,
+    )
 
 
 def not_probed(evidence: Evidence) -> tuple[str, int] | None:
@@ -335,7 +395,7 @@ def not_probed(evidence: Evidence) -> tuple[str, int] | None:
         if running and not is_ready(pod) and failed:
             log = last_line(evidence.logs.get(pod_name(pod), ""))
             more = f"; its last line: {log}" if log else ""
-            said = one_line(failed[-1]["message"])
+            said = _said(failed[-1])
             return f"Ray in {pod_name(pod)} on {pod_host(pod, evidence)} does not answer: {said}{more}", 300
     return None
 
@@ -357,6 +417,7 @@ CHECKS: tuple[Check, ...] = (
     crds_missing,
     operator_down,
     spec_refused,
+    no_serve_port,
     pod_refused,
     port_taken,
     host_missing,
@@ -370,6 +431,7 @@ CHECKS: tuple[Check, ...] = (
     evicted,
     crashed,
     token_refused,
+    pod_missing,
     serve_failed,
     not_handed_over,
     not_probed,
@@ -377,12 +439,16 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def diagnose(evidence: Evidence) -> Finding | None:
+# What keeps a cell from going.
+STAYS: tuple[Check, ...] = (operator_down, host_missing)
+
+
+def diagnose(evidence: Evidence, checks: tuple[Check, ...] = CHECKS) -> Finding | None:
     """The first cause that the evidence shows; None if the cell is only starting."""
     # A pod on its way out has nothing to say of its successor.
     staying = tuple(pod for pod in evidence.pods if not pod["metadata"].get("deletionTimestamp"))
     evidence = replace(evidence, pods=staying)
-    for check in CHECKS:
+    for check in checks:
         found = check(evidence)
         if found:
             return Finding(check.__name__, f"{evidence.cell}: {found[0].rstrip('.')}", found[1])
@@ -395,11 +461,30 @@ def progress(evidence: Evidence) -> str:
         return f"{evidence.cell}: to be applied"
     if not evidence.pods:
         return f"{evidence.cell}: waiting for its pods"
+    if len(evidence.pods) < len(evidence.hosts):
+        return f"{evidence.cell}: {len(evidence.pods)} of {len(evidence.hosts)} pods are there"
     slow = [pod for pod in evidence.pods if not is_ready(pod)]
     if slow:
         what = next((state(one, "waiting").get("reason") for one in statuses(slow[0]) if state(one, "waiting")), None)
         return f"{evidence.cell}: {pod_name(slow[0])} {what or 'starts'}"
     return f"{evidence.cell}: {verdict(applications(evidence), evidence.cell).text}"
+
+
+def _current(evidence: Evidence, *reasons: str) -> list[Object]:
+    """Events with one of these reasons, without those from before the last change of what they are about."""
+    things = [thing for thing in (evidence.service, evidence.cluster) if thing]
+    since = {thing["metadata"]["name"]: changed_at(thing) for thing in things}
+    found = events_of(evidence, *reasons)
+    return [event for event in found if event_time(event) >= since.get(event["involvedObject"].get("name"), 0.0)]
+
+
+def _said(event: Object, most: int = 300) -> str:
+    """The reason that an event gives."""
+    return one_line(reason(event["message"]), most)
+
+
+def _ports(container: Object) -> list[Object]:
+    return container.get("ports") or []
 
 
 def _unscheduled(pod: Object) -> str:

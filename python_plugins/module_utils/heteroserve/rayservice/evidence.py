@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
 from ..ray_serve import last_error
 from . import quantities
+from .names import SPEC
+from .operator_log import last_word
 
 Object = dict[str, Any]
 CRDS = ("rayclusters.ray.io", "rayservices.ray.io")
@@ -28,13 +32,13 @@ class Evidence:
     service: Object | None = None  # RayService
     cluster: Object | None = None  # its newest RayCluster
     pods: tuple[Object, ...] = ()  # of the cell
-    events: tuple[Object, ...] = ()  # of RayService, RayClusters, pods and claims (core/v1)
+    events: tuple[Object, ...] = ()  # of RayService, RayClusters and pods (core/v1)
     nodes: tuple[Object, ...] | None = None  # of the cluster
     others: tuple[Object, ...] = ()  # pods of anyone on the cell's hosts
     logs: dict[str, str] = field(default_factory=dict)  # pod -> its last lines, of the container that died if one did
     operator: tuple[Object, ...] | None = None  # pods of the KubeRay operator
     operator_namespace: str = "kuberay-operator"
-    operator_log: str = ""
+    operator_said: tuple[str, ...] = ()  # reasons from its log that are still in the cell's way, the newest last
     waited_s: float = 0.0  # since the cell was applied
     memory_available: int | None = None  # of the host, bytes
     memory_needed: int = 0  # as planned
@@ -99,13 +103,70 @@ def events_of(evidence: Evidence, *reasons: str, name: str = "") -> list[Object]
         for event in evidence.events
         if event.get("reason") in reasons and name in ("", (event.get("involvedObject") or {}).get("name"))
     ]
-    return sorted(found, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+    return sorted(found, key=event_time)
+
+
+def event_time(event: Object) -> float:
+    """When an event was last seen (Unix time): one that is repeated says so in its series, and nowhere else."""
+    given = (
+        (event.get("series") or {}).get("lastObservedTime"),
+        event.get("lastTimestamp"),
+        event.get("eventTime"),
+        (event.get("metadata") or {}).get("creationTimestamp"),
+    )
+    return max((unix_time(text) for text in given if text), default=0.0)
+
+
+def event_count(event: Object) -> int:
+    """How often an event was seen."""
+    return max(event.get("count") or 1, (event.get("series") or {}).get("count") or 1)
+
+
+def unix_time(text: str) -> float:
+    """A time as the API writes it, in seconds."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def changed_at(thing: Object) -> float:
+    """When an object was last written (Unix time, whole seconds), its status aside; 0 if it does not say."""
+    metadata = thing["metadata"]
+    given = [one.get("time") for one in metadata.get("managedFields") or () if not one.get("subresource")]
+    return max((unix_time(text) for text in (*given, metadata.get("creationTimestamp")) if text), default=0.0)
+
+
+def owner_of(pod: Object) -> str:
+    """UID of what controls a pod, which for a cell's is its RayCluster; "" if nothing does."""
+    owners = pod["metadata"].get("ownerReferences") or []
+    return next((str(one["uid"]) for one in owners if one.get("controller")), "")
+
+
+def made_of(cluster: Object, pods: Iterable[Object]) -> dict[str, str]:
+    """Annotations that say what runs of a RayCluster: those of its pods. The digest is "" where they are not of one.
+
+    The RayCluster's own are not enough: a new version of the operator writes its spec and annotations anew, from the
+    RayService, and leaves the pods as they are. They have to agree all the same, or the next pod would be another one.
+    Pods of earlier versions carry no digest; they are what their RayCluster says as long as its template carries none.
+    """
+    says = annotations_of(cluster)
+    uid = cluster["metadata"].get("uid", "")
+    staying = [pod for pod in pods if owner_of(pod) == uid and not pod["metadata"].get("deletionTimestamp")]
+    head = ((cluster.get("spec") or {}).get("headGroupSpec") or {}).get("template") or {"metadata": {}}
+    unmarked = "" if SPEC in annotations_of(head) else says.get(SPEC, "")
+    specs = {says.get(SPEC, ""), *(annotations_of(pod).get(SPEC, unmarked) for pod in staying)}
+    marks = next((annotations_of(pod) for pod in staying if SPEC in annotations_of(pod)), says)
+    return {**says, **marks, SPEC: specs.pop() if len(specs) == 1 else ""}
+
+
+def annotations_of(thing: Object) -> dict[str, str]:
+    """Annotations of an object or a template."""
+    found: dict[str, str] = (thing.get("metadata") or {}).get("annotations") or {}
+    return found
 
 
 def last_line(log: str) -> str:
     """The last line that names an error, or else the last one that says anything."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", log).splitlines() if line.strip()]
-    return last_error(log) or (lines[-1][:400] if lines else "")
+    return last_word(log)[:400] or last_error(log) or (lines[-1][:400] if lines else "")
 
 
 def one_line(text: str, most: int = 300) -> str:

@@ -224,8 +224,8 @@ def network_policy(cell: Cell, settings: Settings) -> Object:
 
 
 def ray_service(cell: Cell, model: PlannedModel, settings: Settings) -> Object:
-    """The cell itself. Its annotations go over to its RayCluster, and so say what really runs."""
-    spec = {
+    """The cell itself. Its annotations go over to its RayCluster, and those of its pods say what really runs."""
+    spec: Object = {
         "serveConfigV2": application(cell, model, settings),
         # A changed spec must not start a second cluster beside the first, for which there is no hardware: the cell is
         # drained, its RayCluster deleted, and the operator makes the new one in its place.
@@ -248,6 +248,10 @@ def ray_service(cell: Cell, model: PlannedModel, settings: Settings) -> Object:
         TAKES: json.dumps(takes(cell), sort_keys=True),
         MODEL: cell.model,
     }
+    # The digest comes last and is not of itself, so that cells from before the pods carried it are not outdated.
+    config = spec["rayClusterConfig"]
+    for group in (config["headGroupSpec"], *config.get("workerGroupSpecs", ())):
+        group["template"]["metadata"]["annotations"] = {key: annotations[key] for key in (SPEC, TAKES, MODEL)}
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",

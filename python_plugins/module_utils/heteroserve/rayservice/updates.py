@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..plan import Cell
+from .evidence import annotations_of, made_of
 from .names import CELL, MODEL, SPEC, TAKES
 from .resources import takes
 
@@ -35,7 +36,7 @@ class Running:
 
     name: str
     model: str
-    spec: str  # of its RayCluster: what really runs, also where an update was broken off
+    spec: str  # of its pods: what really runs, also where an update was broken off
     answering: bool
     takes: Amounts = field(default_factory=dict)
 
@@ -67,20 +68,20 @@ def wanted_cell(cell: Cell, service: dict[str, Any]) -> Wanted:
 
 
 def running_cells(
-    services: list[dict[str, Any]], clusters: list[dict[str, Any]], answering: set[str]
+    services: list[dict[str, Any]], clusters: list[dict[str, Any]], pods: list[dict[str, Any]], answering: set[str]
 ) -> tuple[Running, ...]:
-    """From the API's RayServices and RayClusters, and the names of the cells that answer."""
+    """From the API's RayServices, RayClusters and pods, and the names of the cells that answer."""
     made: dict[str, dict[str, str]] = {}
     for cluster in sorted(clusters, key=lambda one: str(one["metadata"].get("creationTimestamp", ""))):
         owner = cluster["metadata"].get("labels", {}).get(CELL)
         if owner and not cluster["metadata"].get("deletionTimestamp"):
-            made[owner] = cluster["metadata"].get("annotations", {})
+            made[owner] = made_of(cluster, pods)
     found = []
     for service in services:
         name = service["metadata"]["name"]
         # The operator copies annotations when it makes the RayCluster. Where there is none yet, nothing runs that could
         # be outdated: what the RayService says is what will.
-        says = made.get(name, service["metadata"].get("annotations", {}))
+        says = made.get(name, annotations_of(service))
         takes_now = json.loads(says.get(TAKES, "{}"))
         found.append(Running(name, says.get(MODEL, ""), says.get(SPEC, ""), name in answering, takes_now))
     return tuple(found)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ray_serve import verdict
-from .diagnosis import diagnose, progress
-from .evidence import Evidence, applications, is_ready
+from .diagnosis import STAYS, Finding, diagnose, progress
+from .evidence import Evidence, applications, is_ready, made_of
 from .names import SPEC
 
 
@@ -39,21 +39,28 @@ class Patience:
             if now < self.timeout_s:
                 return Outlook(False, line)
             return Outlook(False, line, f"{line}; it is not ready after {now:.0f} s: raise ray_service_timeout")
+        out = self._is_out(found, now)
+        return Outlook(False, found.text, found.text if out or now >= self.timeout_s else "")
+
+    def judge_end(self, evidence: Evidence) -> str:
+        """Why it is no use to wait any longer for a cell to go; "" where it is."""
+        found = diagnose(evidence, STAYS)
+        return found.text if found and self._is_out(found, evidence.waited_s) else ""
+
+    def _is_out(self, found: Finding, now: float) -> bool:
         if found.kind != self.kind:
             self.kind, self.since_s = found.kind, now
-        if now - self.since_s >= found.patience_s or now >= self.timeout_s:
-            return Outlook(False, found.text, found.text)
-        return Outlook(False, found.text)
+        return now - self.since_s >= found.patience_s
 
 
 def is_running(evidence: Evidence, spec: str) -> bool:
-    """Whether the cell serves what ``spec`` says: the cluster is made of it, its pods are ready and no others are left.
+    """Whether the cell serves what ``spec`` says: its pods are made of it and ready, and no others are left.
 
     A deleted pod answers until its time is over, and what is ready once stays so in KubeRay's status, so neither an
     answer nor that status shows it.
     """
     cluster, service = evidence.cluster, evidence.service
-    if cluster is None or service is None or cluster["metadata"].get("annotations", {}).get(SPEC) != spec:
+    if cluster is None or service is None or made_of(cluster, evidence.pods).get(SPEC) != spec:
         return False
     if len(evidence.pods) != len(evidence.hosts):
         return False
