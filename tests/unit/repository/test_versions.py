@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import ansible_collections
@@ -21,13 +22,6 @@ def tracked(root: Path, *patterns: str) -> list[Path]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns]
     names = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
     return [root / name for name in names if (root / name).is_file()]
-
-
-def locked(root: Path, lock: str, package: str) -> str:
-    """Version of a package in a lock file."""
-    found = re.search(rf"^{re.escape(package)}==(\S+)", (root / "requirements" / lock).read_text(), re.MULTILINE)
-    assert found, f"{package} is not in requirements/{lock}"
-    return found[1]
 
 
 def carried(collection: str) -> str | None:
@@ -57,3 +51,16 @@ def test_collections_that_are_used_are_pinned_to_the_locked_versions(root: Path)
 
 def test_awx_finds_the_same_collections(root: Path) -> None:
     assert (root / "collections" / "requirements.yml").read_text() == (root / "requirements.yml").read_text()
+
+
+def test_the_changelog_ends_at_the_version_of_the_project(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    headings = re.findall(r"^## \[(\S+?)\]", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert headings[1:2] in ([], [project["version"]])
+
+
+def test_the_command_tells_the_version_of_the_project(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    said = subprocess.run([str(root / "heteroserve"), "--version"], capture_output=True, text=True, check=True).stdout
+    assert said == f"heteroserve {project['version']}\n"
