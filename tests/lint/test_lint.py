@@ -28,6 +28,11 @@ def test_linter_is_clean(name: str, root: Path) -> None:
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
+def test_hooks_before_a_commit_run_the_same_linters(root: Path) -> None:
+    hooks = yaml.safe_load((root / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert {hook["id"]: hook["entry"].removeprefix(".venv/bin/").split() for hook in hooks} == CHECKS
+
+
 def roles(root: Path) -> list[Path]:
     return sorted(path for path in (root / "roles").iterdir() if path.is_dir())
 
