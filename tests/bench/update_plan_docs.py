@@ -19,8 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "python_plugins" / "module_utils")]
 
-from heteroserve.plan import plan_from_json  # noqa: E402
-from heteroserve.plan_report import plan_report  # noqa: E402
+from heteroserve.plan.report import plan_report  # noqa: E402
+from heteroserve.plan.schema import plan_from_json  # noqa: E402
 
 from tests.bench import predictions  # noqa: E402
 

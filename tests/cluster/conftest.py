@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.playbook_runs import kill_at, told
+from tests.helpers.playbook_runs import kill_at, told
 
 DISCOVER = "validate,facts,plan"
 STAGES = f"{DISCOVER},hosts,cluster"

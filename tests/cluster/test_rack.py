@@ -13,15 +13,15 @@ from pathlib import Path
 
 import openai
 import pytest
-from heteroserve.plan import Plan
+from heteroserve.plan.schema import Plan
 
-from tests.cluster import broken, serving
 from tests.cluster.conftest import DISCOVER, ROOT, Cluster, clusters
-from tests.cluster.manifests import api_server_accepts, kuberay_makes_pods, spread
-from tests.cluster.requests_load import Load
-from tests.endpoint_behaviour import MODEL, EndpointBehaviour
-from tests.playbook_runs import changed
-from tests.unit.rayservice.conftest import SETTINGS, plan_of_dell
+from tests.helpers import broken, serving
+from tests.helpers.endpoint_behaviour import MODEL, EndpointBehaviour
+from tests.helpers.manifests import api_server_accepts, kuberay_makes_pods, spread
+from tests.helpers.playbook_runs import changed
+from tests.helpers.requests_load import Load
+from tests.unit.serving.conftest import SETTINGS, plan_of_dell
 
 pytestmark = pytest.mark.alone
 HERE = Path(__file__).parent

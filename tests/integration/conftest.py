@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heteroserve import processes
+from heteroserve.common import processes
 
-from tests.playbook_runs import kill_at, told
+from tests.helpers.playbook_runs import kill_at, told
 
 UP_S = 1500  # no command takes longer, on the slowest machine
 

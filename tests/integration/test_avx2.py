@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import avx2_only
-from tests.playbook_runs import changed, told
+from tests.helpers.playbook_runs import changed, told
 
 from .conftest import UP_S, Installation
 

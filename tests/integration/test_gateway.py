@@ -20,10 +20,10 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from heteroserve import processes
+from heteroserve.common import processes
 
-from tests.playbook_runs import changed
-from tests.stub_http import StubHandler
+from tests.helpers.playbook_runs import changed
+from tests.helpers.stub_http import StubHandler
 
 from .conftest import Installation, installation
 

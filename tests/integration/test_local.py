@@ -15,8 +15,8 @@ import httpx
 import openai
 import pytest
 
-from tests.endpoint_behaviour import MODEL, QUESTION, EndpointBehaviour
-from tests.playbook_runs import changed
+from tests.helpers.endpoint_behaviour import MODEL, QUESTION, EndpointBehaviour
+from tests.helpers.playbook_runs import changed
 
 from .conftest import Installation
 

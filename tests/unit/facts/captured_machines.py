@@ -1,4 +1,4 @@
-"""Captured machines as one readable file each, laid out as the folder that ``probes.Machine`` replays.
+"""Captured machines as one readable file each, laid out as the folder that ``common.machine.Machine`` replays.
 
 ``tests/fixtures/machines/NAME/machine.yml`` holds files, links and command outputs. What would be hundreds of small
 files on a real host is written short there and expanded here to the kernel's own layout: ``cpu`` to /proc/cpuinfo,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from heteroserve.common.machine import open_machine
 from heteroserve.facts.collect import collect
-from heteroserve.hardware import Hardware
-from heteroserve.probes import open_machine
+from heteroserve.facts.hardware import Hardware
 
 sys.path.insert(0, str(Path(__file__).parent))
 import captured_machines as machines

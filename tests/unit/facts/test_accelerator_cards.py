@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from heteroserve.accelerators import CARDS, VENDORS, card_for_name, card_for_pci
-from heteroserve.cards.card import PCIE3, PCIE5, AcceleratorCard
-from heteroserve.cards.cpu import CPUS, cpu_card
+from heteroserve.facts.accelerators import CARDS, VENDORS, card_for_name, card_for_pci
+from heteroserve.facts.cards.card import PCIE3, PCIE5, AcceleratorCard
+from heteroserve.facts.cards.cpu import CPUS, cpu_card
 
 EVERY = pytest.mark.parametrize("card", CARDS.values(), ids=list(CARDS))
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[3]
-MODULE = ROOT / "python_plugins" / "modules" / "accelerator_facts.py"
+MODULE = ROOT / "python_plugins" / "modules" / "facts" / "accelerator_facts.py"
 UTILS = ROOT / "python_plugins" / "module_utils"
 ANSIBLE = shutil.which("ansible", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import captured_machines as machines
 import pytest
-from heteroserve.accelerators import CARDS
-from heteroserve.hardware import Hardware, hardware_from_dict, hardware_to_dict
+from heteroserve.facts.accelerators import CARDS
+from heteroserve.facts.hardware import Hardware, hardware_from_dict, hardware_to_dict
 
 
 @pytest.mark.parametrize("name", machines.names())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from heteroserve.facts.hardware import Hardware
 from heteroserve.facts.network import Route, choose, parse_addresses, parse_proc_route, parse_route
-from heteroserve.hardware import Hardware
 
 Replay = Callable[..., Hardware]
 TABLE = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT

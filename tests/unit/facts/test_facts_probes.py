@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from heteroserve import probes
+from heteroserve.common import machine
+from heteroserve.common.machine import Machine, open_machine
 from heteroserve.facts.nvidia_smi import QUERY
-from heteroserve.probes import Machine, open_machine
 
 
 @pytest.fixture
@@ -108,15 +108,16 @@ def test_hosts_with_an_older_or_newer_python(python: str) -> None:
     if not shutil.which(python) or subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode:
         pytest.skip(f"{python} is not here")
     code = (
-        "from heteroserve.facts.collect import collect; from heteroserve.hardware import hardware_to_dict;"
-        "from heteroserve.probes import open_machine; print(hardware_to_dict(collect(open_machine()))['memory'])"
+        "from heteroserve.facts.collect import collect; from heteroserve.facts.hardware import hardware_to_dict;"
+        "from heteroserve.common.machine import open_machine;"
+        "print(hardware_to_dict(collect(open_machine()))['memory'])"
     )
     done = subprocess.run(
         [python, "-B", "-W", "error", "-c", code],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(probes.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(machine.__file__).parents[2])},
     )
     assert done.stderr == ""
     assert int(done.stdout) > 0

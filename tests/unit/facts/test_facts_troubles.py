@@ -9,10 +9,10 @@ from typing import Any
 
 import captured_machines as machines
 import pytest
+from heteroserve.common.machine import Machine, open_machine
 from heteroserve.facts import collect as collector
 from heteroserve.facts import nvidia_smi
-from heteroserve.hardware import Hardware, Problem
-from heteroserve.probes import Machine, open_machine
+from heteroserve.facts.hardware import Hardware, Problem
 
 QUERY = " ".join(nvidia_smi.QUERY)
 SILENT = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that"

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from heteroserve.image_builds import default_base, locked_version
+from heteroserve.images.builds import default_base, locked_version
 
-from python_plugins.module_utils.heteroserve.planning.builds import BUILDS, build_named
+from python_plugins.module_utils.heteroserve.plan.builds import BUILDS, build_named
 
 ROOT = Path(__file__).parents[3]
 NAMES = sorted(path.parent.name for path in ROOT.glob("images/*/Containerfile"))

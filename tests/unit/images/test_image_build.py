@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from python_plugins.modules import image_build
+from python_plugins.modules.images import image_build
 
 PUSHED = "sha256:" + "1" * 64
 RECORDED = "sha256:" + "2" * 64

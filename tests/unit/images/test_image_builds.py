@@ -6,7 +6,7 @@ import configparser
 from dataclasses import replace
 
 import pytest
-from heteroserve.image_builds import (
+from heteroserve.images.builds import (
     CA_IN_BUILD,
     Recipe,
     choose,

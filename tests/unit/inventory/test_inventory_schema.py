@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heteroserve.inventory_schema import Inventory, check
+from heteroserve.inventory.schema import Inventory, check
 
 GOOD: dict[str, Any] = {
     "runtime": "ray",

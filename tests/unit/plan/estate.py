@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from heteroserve.accelerators import CARDS
-from heteroserve.declared import hardware_of
-from heteroserve.hardware import Accelerator, Cpu, Hardware, Problem
-from heteroserve.plan import Cell, Plan
-from heteroserve.planner import HostEntry, ModelRequest, PlanOptions, PlanRequest, make_plan
+from heteroserve.facts.accelerators import CARDS
+from heteroserve.facts.declared import hardware_of
+from heteroserve.facts.hardware import Accelerator, Cpu, Hardware, Problem
+from heteroserve.plan.planner import HostEntry, ModelRequest, PlanOptions, PlanRequest, make_plan
+from heteroserve.plan.schema import Cell, Plan
 
 GIB = 1024**3
 AMX = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heteroserve.hardware import hardware_from_dict
-from heteroserve.plan import Plan, Reason
-from heteroserve.planner import HostEntry, ModelRequest
+from heteroserve.facts.hardware import hardware_from_dict
+from heteroserve.plan.planner import HostEntry, ModelRequest
+from heteroserve.plan.schema import Plan, Reason
 
 from tests.unit.plan.estate import DECLARED, host, model, plan_of
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from heteroserve.model_cards import MODEL_CARDS, card_named
-from heteroserve.model_shape import config_of, shape_from_config
+from heteroserve.plan.model_cards import MODEL_CARDS, card_named
+from heteroserve.plan.model_shape import config_of, shape_from_config
 
 # Number of parameters of each checkpoint, from the publisher's safetensors index.
 PARAMETERS = {

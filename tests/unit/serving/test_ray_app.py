@@ -8,8 +8,8 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 
-from python_plugins.modules.ray_app import Serve
-from tests.stub_http import StubHandler
+from python_plugins.modules.serving.ray_app import Serve
+from tests.helpers.stub_http import StubHandler
 
 
 class Dashboard(StubHandler):

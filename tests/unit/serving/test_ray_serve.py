@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from heteroserve.plan import Cell, Expectation, Limits, ModelSource, Placement, PlannedModel
-from heteroserve.ray_serve import explain, last_error, serve_config, up_to_date, verdict
+from heteroserve.plan.schema import Cell, Expectation, Limits, ModelSource, Placement, PlannedModel
+from heteroserve.serving.ray_serve import explain, last_error, serve_config, up_to_date, verdict
 
 MODEL = PlannedModel("llama", ModelSource(path="/m"), 4096, "float32", None, 1, 4, 1)
 LIMITS = Limits(4096, 16, 2**30, 1000, 2**31, 2**31)

@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..hardware import Accelerator, Problem
-from ..probes import CommandResult, Machine
+from ..common.machine import CommandResult, Machine
 from .devices import Numbered, VendorFacts, accelerator, missing_driver, passed_through, why_not_driven
 from .drivers import module_mismatch
+from .hardware import Accelerator, Problem
 from .pci import DEVICES, PciDevice
 
 DRIVERS = ("amdgpu",)

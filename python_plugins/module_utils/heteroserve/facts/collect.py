@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ..hardware import Cpu, Disk, Hardware, Problem
-from ..probes import Machine
+from ..common.machine import Machine
 from .cpu import cpu_from, parse_cpuinfo, probe_cpu, probe_numa
 from .findings import Findings
 from .gpus import AcceleratorFacts, probe_accelerators
+from .hardware import Cpu, Disk, Hardware, Problem
 from .memory import MemoryFacts, probe_memory
 from .network import NetworkFacts, probe_network
 from .platform import PlatformFacts, probe_platform

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..hardware import Cpu
-from ..probes import Machine
+from ..common.machine import Machine
 from .findings import Findings
+from .hardware import Cpu
 
 # Kernel flag names that decide which engine and number format a processor can run well.
 ISA = (

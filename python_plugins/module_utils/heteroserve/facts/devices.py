@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..accelerators import CARDS, card_for_name, card_for_pci
-from ..cards.card import AcceleratorCard
-from ..hardware import Accelerator, Problem
+from .accelerators import CARDS, card_for_name, card_for_pci
+from .cards.card import AcceleratorCard
+from .hardware import Accelerator, Problem
 from .pci import PciDevice
 
 Numbered = Sequence[tuple[int, PciDevice]]  # index on the host, device

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..hardware import Problem
-from ..probes import Machine
+from ..common.machine import Machine
+from .hardware import Problem
 
 NVML = "libnvidia-ml.so.1"
 LIBRARIES = (

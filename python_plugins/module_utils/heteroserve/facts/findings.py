@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from ..hardware import Problem
+from .hardware import Problem
 
 T = TypeVar("T")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..accelerators import VENDORS
-from ..hardware import Accelerator, Problem
-from ..probes import Machine
+from ..common.machine import Machine
+from .accelerators import VENDORS
 from .amd import probe_amd
 from .devices import Numbered, VendorFacts, card_of
 from .findings import Findings
+from .hardware import Accelerator, Problem
 from .intel import probe_habana, probe_intel
 from .nvidia import probe_nvidia
 from .pci import PciDevice, accelerators, count_nvswitches, probe_pci

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..cards.cpu import cpu_card
-from ..probes import Machine
+from ..common.machine import Machine
+from .cards.cpu import cpu_card
 from .cpu import CpuIdentity
 from .findings import Findings
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..cards.nic import NICS
-from ..hardware import Nic, Problem
-from ..probes import Machine
+from ..common.machine import Machine
+from .cards.nic import NICS
 from .findings import Findings
+from .hardware import Nic, Problem
 
 NET = "/sys/class/net"
 ANYWHERE = "192.0.2.1"  # a documentation address (RFC 5737): only the default route leads there

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from ..accelerators import CARDS
-from ..hardware import Accelerator, Problem
-from ..probes import CommandResult, Machine
+from ..common.machine import CommandResult, Machine
 from . import nvidia_smi as smi
+from .accelerators import CARDS
 from .devices import (
     Numbered,
     VendorFacts,
@@ -19,6 +18,7 @@ from .devices import (
     why_not_driven,
 )
 from .drivers import DriverVersions, nvidia_mismatch, nvidia_versions
+from .hardware import Accelerator, Problem
 from .pci import PciDevice
 
 DRIVERS = ("nvidia",)

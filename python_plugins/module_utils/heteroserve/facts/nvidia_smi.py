@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from ..hardware import Accelerator
+from .hardware import Accelerator
 from .pci import PciDevice
 
 MIB = 1024**2

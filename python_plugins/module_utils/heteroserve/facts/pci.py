@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..accelerators import VENDORS, card_for_pci
-from ..hardware import GIB
-from ..probes import Machine
+from ..common.machine import Machine
+from .accelerators import VENDORS, card_for_pci
+from .hardware import GIB
 
 DEVICES = "/sys/bus/pci/devices"
 # PCI classes (two bytes) of things that compute or draw.

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from ..probes import Machine
+from ..common.machine import Machine
 from .findings import Findings
 from .storage import MOUNTS, Mount, parse_mountinfo
 

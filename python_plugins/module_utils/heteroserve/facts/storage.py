@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ..hardware import Disk, Problem
-from ..probes import Machine
+from ..common.machine import Machine
 from .findings import Findings
+from .hardware import Disk, Problem
 
 MOUNTS = "/proc/self/mountinfo"
 

@@ -1,0 +1,1 @@
+"""What every room uses: records, files, processes, systemd, progress. It knows of no stage."""

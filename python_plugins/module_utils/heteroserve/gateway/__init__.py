@@ -1,0 +1,1 @@
+"""The gateway: HAProxy's states."""

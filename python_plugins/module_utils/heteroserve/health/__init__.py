@@ -1,0 +1,1 @@
+"""The endpoint as clients and operators see it."""

@@ -1,0 +1,1 @@
+"""What a host needs before it carries a cell: preflight, tuning, firewall, swap, clock."""

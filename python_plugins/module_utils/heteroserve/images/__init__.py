@@ -1,0 +1,1 @@
+"""Images: archives that a site brings, and builds of the engines."""

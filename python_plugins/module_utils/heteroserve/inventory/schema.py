@@ -1,0 +1,390 @@
+"""What an inventory may say, and every way in which it cannot work, as pure functions.
+
+``Settings`` lists the variables of ``group_vars/all`` that concern HeteroServe as a whole; the others are options of
+the roles, which describe them themselves (``meta/argument_specs.yml``). Nothing else is accepted, so that a typing
+error is found before it is carried out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from ..cluster.k3s import server_count_fault
+from ..plan.builds import engines_of, obtainable
+from ..plan.request import ModelRequest
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+# Ansible's own variables, and values that this project's playbooks take on the command line.
+FOREIGN = re.compile(r"ansible_\w+")
+PLAYBOOK_VARIABLES = ("batch", "reset_purge", "upgrade_cells", "drain_host", "drain_state", "drain_force")
+# Variables of a single host, or of a group in hosts.yml; those of Settings may stand there too.
+HOST_VARIABLES = ("hardware", "rack", "reserved_ports", "serving_limits")
+# Runtimes that the stages after the plan know.
+CARRIED_OUT = ("ray", "k3s")
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A client's key: its SHA-256, or the key itself from a vault."""
+
+    name: str
+    sha256: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """A question with a known answer, for a model that does not know the usual one."""
+
+    question: str
+    answer: str  # regular expression
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Variables that several roles read, or whose items are checked one by one. Those without a default must be set."""
+
+    runtime: Literal["ray", "k3s"]
+    state_dir: str
+    models: list[ModelRequest]
+    cell_address: str
+    cell_port_base: int
+    gateway_address: str
+    gateway_port: int
+    gateway_stats_port: int
+    gateway_api_keys: list[ApiKey] = field(default_factory=list)
+    health_checks: dict[str, HealthCheck] = field(default_factory=dict)
+    engine_python: str | None = None
+    engine_torch_index: str | None = None
+    airgap_dir: str | None = None
+
+
+REQUIRED_GROUPS = {
+    "serving": "hosts that models may run on",
+    "gateway": "the host of the endpoint",
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: where it stands, what was found, what to set."""
+
+    where: str
+    key: str
+    found: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.key}: {self.found}; {self.fix}"
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What the action plugin read: no file and no host is looked at from here on."""
+
+    values: dict[str, Any]  # effective values, templates resolved
+    places: dict[str, str]  # top-level key -> "file:line" or "command line (-e)"
+    groups: dict[str, list[str]]
+    plain_secrets: dict[str, str]  # key path -> place, values that stand there in plain text
+    template_faults: dict[str, str]  # key -> what Ansible said of its template
+    host_keys: dict[str, str] = field(
+        default_factory=dict
+    )  # "HOST or GROUP: key" -> "file:line", in hosts and host_vars
+    role_options: dict[str, dict[str, Any]] = field(default_factory=dict)  # option of a role -> its argument spec
+
+    def known(self) -> list[str]:
+        """Every variable that may be set for all hosts."""
+        return list(dict.fromkeys([item.name for item in dataclasses.fields(Settings)] + sorted(self.role_options)))
+
+
+def check(inventory: Inventory) -> list[Fault]:
+    """Every fault of the inventory; none if it can work."""
+    faults = [*_unknown_keys(inventory), *_groups(inventory), *_secrets(inventory)]
+    hints = typing.get_type_hints(Settings)
+    for item in dataclasses.fields(Settings):
+        place = inventory.places.get(item.name, "group_vars/all")
+        if item.name in inventory.template_faults:
+            faults.append(Fault(place, item.name, inventory.template_faults[item.name], "mend the template"))
+        elif item.name in inventory.values:
+            faults += [
+                Fault(place, key, found, fix)
+                for key, found, fix in type_faults(hints[item.name], inventory.values[item.name], item.name)
+            ]
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            faults.append(Fault(place, item.name, "missing", f"set it as inventory/local/{place} does"))
+    for name in sorted(set(inventory.role_options) & set(inventory.values) - set(hints)):
+        faults += [
+            Fault(inventory.places[name], key, found, fix)
+            for key, found, fix in option_faults(inventory.role_options[name], inventory.values[name], name)
+        ]
+    return faults + _runtime(inventory) + _models(inventory) + _ports(inventory) + _keys(inventory)
+
+
+def _unknown_keys(inventory: Inventory) -> list[Fault]:
+    known = inventory.known()
+    found = [(key, key, place, known) for key, place in inventory.places.items() if key not in PLAYBOOK_VARIABLES]
+    for where, place in inventory.host_keys.items():
+        found.append((where, where.rpartition(": ")[2], place, [*HOST_VARIABLES, *known]))
+    faults = []
+    for where, key, place, choices in found:
+        if key in choices or FOREIGN.fullmatch(key):
+            continue
+        near = get_close_matches(key, choices, n=1, cutoff=0.5)
+        fix = f"did you mean {near[0]}?" if near else "remove it; docs/inventory.md lists what there is"
+        faults.append(Fault(place, where, "unknown key", fix))
+    return faults
+
+
+def _runtime(inventory: Inventory) -> list[Fault]:
+    found = inventory.values.get("runtime")
+    if found in CARRIED_OUT or found not in typing.get_args(typing.get_type_hints(Settings)["runtime"]):
+        return []  # the second case is a fault of its type
+    place = inventory.places.get("runtime", "group_vars/all")
+    fix = f"set runtime: {CARRIED_OUT[0]}, or run playbooks/plan.yml alone"
+    return [Fault(place, "runtime", f"{found!r} can be planned but not installed yet", fix)]
+
+
+def _groups(inventory: Inventory) -> list[Fault]:
+    faults = []
+    for group, meaning in REQUIRED_GROUPS.items():
+        if group not in inventory.groups:
+            found = "the group is missing"
+        elif not inventory.groups[group]:
+            found = "the group is empty"
+        else:
+            continue
+        faults.append(Fault("hosts.yml", group, found, f"name {meaning} in it"))
+    if inventory.values.get("runtime") == "k3s":
+        faults += _k3s_groups(inventory)
+    return faults
+
+
+def _k3s_groups(inventory: Inventory) -> list[Fault]:
+    faults = []
+    servers = inventory.groups.get("k3s_server", [])
+    if fault := server_count_fault(len(servers)):
+        key, _, rest = fault.partition(": ")
+        found, _, fix = rest.rpartition("; ")
+        faults.append(Fault("hosts.yml", key, found, fix))
+    retired = set(inventory.groups.get("retired", []))
+    for group in ("serving", "k3s_server", "gateway"):
+        for host in sorted(retired & set(inventory.groups.get(group, []))):
+            faults.append(Fault("hosts.yml", "retired", f"{host} is also in {group}", "leave it in one of them"))
+    return faults
+
+
+def _secrets(inventory: Inventory) -> list[Fault]:
+    return [
+        Fault(
+            place,
+            key,
+            "a secret in plain text",
+            f"encrypt it (ansible-vault encrypt_string --name {key.split('.')[-1]}) or read it from the environment",
+        )
+        for key, place in inventory.plain_secrets.items()
+    ]
+
+
+def _models(inventory: Inventory) -> list[Fault]:
+    models = inventory.values.get("models")
+    place = inventory.places.get("models", "group_vars/all")
+    if not isinstance(models, list):
+        return []
+    if not models:
+        return [Fault(place, "models", "an empty list", "name at least one model")]
+    faults: list[Fault] = []
+    seen: dict[str, int] = {}
+    for index, model in enumerate(models):
+        if not isinstance(model, dict):
+            continue
+        name = str(model.get("name", ""))
+        key = f"models[{index}]"
+        if name and not MODEL_NAME.fullmatch(name):
+            faults.append(Fault(place, f"{key}.name", f"{name!r}", "use letters, digits and . _ - / only, 96 at most"))
+        if name in seen:
+            faults.append(
+                Fault(place, f"{key}.name", f"{name!r} is also models[{seen[name]}]", "give each model its own name")
+            )
+        seen.setdefault(name, index)
+        faults += [Fault(place, f"{key}.{sub}", found, fix) for sub, found, fix in _source(model.get("source"))]
+        unknown = set(model.get("hosts") or []) - set(inventory.groups.get("serving", []))
+        for host in sorted(map(str, unknown)):
+            faults.append(Fault(place, f"{key}.hosts", f"{host!r} is not in group serving", "name hosts of that group"))
+        engines = engines_of(
+            obtainable(str(inventory.values.get("runtime")), inventory.values.get("images_references") or ())
+        )
+        if model.get("engine") not in (None, *engines) and engines:
+            found = f"{model['engine']!r} is not built for this runtime"
+            faults.append(Fault(place, f"{key}.engine", found, f"remove it, or set {' or '.join(engines)}"))
+    return faults
+
+
+def _source(source: Any) -> list[tuple[str, str, str]]:
+    choices = "one of package (with version, file and sha256), path, or hub"
+    if not isinstance(source, dict):
+        return [("source", "missing", f"set {choices}")]
+    kinds = [kind for kind in ("package", "path", "hub") if source.get(kind)]
+    if len(kinds) != 1:
+        return [("source", " and ".join(kinds) + " are set" if kinds else "none is set", f"set {choices}")]
+    if kinds == ["package"]:
+        missing = [key for key in ("version", "file", "sha256") if not source.get(key)]
+        if missing:
+            return [("source", f"package without {', '.join(missing)}", "set them: what is fetched is checked")]
+        if not SHA256.fullmatch(str(source["sha256"])):
+            return [("source.sha256", f"{source['sha256']!r}", "set the 64 hexadecimal digits of the file's SHA-256")]
+    if kinds == ["path"] and not str(source["path"]).startswith("/"):
+        return [("source.path", f"{source['path']!r}", "set an absolute path")]
+    return []
+
+
+def _ports(inventory: Inventory) -> list[Fault]:
+    names = [name for name in inventory.known() if name.endswith("_port")]
+    ports: dict[int, str] = {}
+    faults = []
+    for name in [*names, "cell_port_base"]:
+        port = number(inventory.values.get(name))
+        if port is None:
+            continue
+        place = inventory.places.get(name, "group_vars/all")
+        if not 1024 <= port <= 65000:
+            faults.append(Fault(place, name, str(port), "set a port from 1024 to 65000"))
+        elif port in ports:
+            faults.append(Fault(place, name, f"{port} is also {ports[port]}", "give each its own port"))
+        ports.setdefault(port, name)
+    base = number(inventory.values.get("cell_port_base"))
+    for port, name in ports.items():
+        if base is not None and base < port < base + 1000:
+            place = inventory.places.get(name, "group_vars/all")
+            faults.append(
+                Fault(place, name, f"{port} lies in the cells' range {base} to {base + 999}", "set a port outside it")
+            )
+    return faults
+
+
+def _keys(inventory: Inventory) -> list[Fault]:
+    faults = []
+    for index, key in enumerate(inventory.values.get("gateway_api_keys") or []):
+        place = inventory.places.get("gateway_api_keys", "group_vars/all")
+        if not isinstance(key, dict):
+            continue
+        where = f"gateway_api_keys[{index}]"
+        if bool(key.get("sha256")) == bool(key.get("key")):
+            faults.append(Fault(place, where, "needs either sha256 or key", "set sha256 to what sha256sum prints"))
+        elif key.get("sha256") and not SHA256.fullmatch(str(key["sha256"])):
+            faults.append(
+                Fault(place, f"{where}.sha256", "not a SHA-256", "set the 64 digits of: printf %s KEY | sha256sum")
+            )
+    return faults
+
+
+def number(value: Any) -> int | None:
+    """An integer, also one typed on the command line, where everything is text; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    return int(value) if isinstance(value, str) and re.fullmatch(r"\d+", value) else None
+
+
+def type_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]]:
+    """Every place in ``data`` that does not fit ``kind``: (key path, what was found, what to set)."""
+    origin = typing.get_origin(kind)
+    if kind is Any:
+        return []
+    if origin in (types.UnionType, typing.Union):
+        choices = [choice for choice in typing.get_args(kind) if choice is not type(None)]
+        if data is None:
+            return []
+        return min((type_faults(choice, data, key) for choice in choices), key=len)
+    if origin is Literal:
+        choices = list(map(str, typing.get_args(kind)))
+        if data in choices:
+            return []
+        near = get_close_matches(str(data), choices, n=1)
+        fix = f"did you mean {near[0]}?" if near else f"set one of: {', '.join(choices)}"
+        return [(key, f"{data!r} does not exist", fix)]
+    if origin in (list, tuple):
+        if not isinstance(data, (list, tuple)):
+            return [(key, f"{_shown(data)}", "set a list")]
+        item = typing.get_args(kind)[0]
+        return [fault for index, value in enumerate(data) for fault in type_faults(item, value, f"{key}[{index}]")]
+    if origin is dict or kind is dict:
+        if not isinstance(data, dict):
+            return [(key, f"{_shown(data)}", "set a mapping")]
+        value_kind = typing.get_args(kind)[1] if typing.get_args(kind) else Any
+        return [fault for name, value in data.items() for fault in type_faults(value_kind, value, f"{key}.{name}")]
+    if dataclasses.is_dataclass(kind):
+        return _mapping_faults(kind, data, key)
+    return _scalar_faults(kind, data, key)
+
+
+SPEC_TYPES = {"str": str, "path": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
+
+
+def option_faults(spec: dict[str, Any], data: Any, key: str) -> list[tuple[str, str, str]]:
+    """As type_faults, for a type that is described by an option of a role's argument specification."""
+    kind = SPEC_TYPES.get(spec.get("type", "str"))
+    if data is None or kind is None or (kind is str and data == ""):  # an empty text takes a default away
+        return []
+    if "choices" in spec:
+        return type_faults(Literal[tuple(spec["choices"])], data, key)
+    if kind is list:
+        if not isinstance(data, list):
+            return [(key, _shown(data), "set a list")]
+        item = {**spec, "type": spec.get("elements", "raw")}
+        return [fault for index, value in enumerate(data) for fault in option_faults(item, value, f"{key}[{index}]")]
+    if kind is dict and spec.get("options") and isinstance(data, dict):
+        options, faults = spec["options"], []
+        for name, value in data.items():
+            if name in options:
+                faults += option_faults(options[name], value, f"{key}.{name}")
+            else:
+                faults.append((f"{key}.{name}", "unknown key", f"known are {', '.join(options)}"))
+        missing = [name for name, option in options.items() if option.get("required") and name not in data]
+        return faults + [(f"{key}.{name}", "missing", "set it") for name in missing]
+    return type_faults(kind, data, key)
+
+
+def _mapping_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]]:
+    if not isinstance(data, dict):
+        return [(key, f"{_shown(data)}", "set a mapping")]
+    known = {item.name: item for item in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    faults = []
+    for name, value in data.items():
+        if name in known:
+            faults += type_faults(hints[name], value, f"{key}.{name}")
+        else:
+            near = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+            fix = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            faults.append((f"{key}.{name}", "unknown key", fix))
+    for name, item in known.items():
+        if name not in data and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            faults.append((f"{key}.{name}", "missing", "set it"))
+    return faults
+
+
+def _scalar_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]]:
+    fits = {
+        bool: isinstance(data, bool) or str(data).lower() in ("true", "false", "yes", "no"),
+        int: number(data) is not None,
+        float: not isinstance(data, bool) and re.fullmatch(r"\d+(\.\d+)?", str(data)) is not None,
+        str: isinstance(data, str) and data != "",
+    }
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    return [] if fits[kind] else [(key, _shown(data), f"set {words[kind]}")]
+
+
+def _shown(data: Any) -> str:
+    if data == "":
+        return "found nothing"
+    if isinstance(data, dict):
+        return "found a mapping"
+    return "found a list" if isinstance(data, list) else f"found {data!r}"

@@ -1,0 +1,206 @@
+"""From replicas to cells: names, ports, weights, expectations and digests."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+
+from .allocate import Board, Replica
+from .fit import Fit
+from .names import cell_prefix, natural, short_kind
+from .request import HostEntry, PlanOptions
+from .schema import Cell, Placement, Plan, PlannedModel, cell_digest
+
+BLOCK = 20  # ports a cell has; replicas with many Ray workers take several blocks
+RAY_PORTS = (
+    "serve", "dashboard", "gcs", "dashboard_agent", "metrics", "haproxy_metrics", "haproxy_stats",
+    "client", "node_manager", "object_manager", "runtime_env_agent", "dashboard_agent_grpc",
+    "fallback", "fallback_grpc",
+)  # fmt: skip
+RAY_OWN_WORKERS = 24  # Serve's controller, proxies and routers, and the idle workers that Ray keeps ready
+REPLICA_PORTS = 16  # ports a replica: Serve takes a new one for each restart, and gives back those of the dead late
+LAST_PORT = 65535
+
+
+def pool_name(fit: Fit) -> str:
+    """Model, accelerator, engine and tensor_parallel_size in one name."""
+    stages = f"x{fit.stages}" if fit.stages > 1 else ""
+    label = re.sub(r"[^a-z0-9.]+", "-", fit.model.lower()).strip("-")
+    return f"{label}-{short_kind(fit.kind)}-{fit.engine}-tp{fit.tensor_parallel_size}{stages}"
+
+
+def group(board: Board) -> list[tuple[str | None, list[Replica]]]:
+    """Replicas of each cell, with the kept cell's name: one cell a pool and host, two where a pool has one host."""
+    kept: dict[str, list[Replica]] = defaultdict(list)
+    fresh: dict[tuple[tuple[str, str, str, int, int], tuple[str, ...]], list[Replica]] = defaultdict(list)
+    homes: dict[tuple[str, str, str, int, int], set[tuple[str, ...]]] = defaultdict(set)
+    for replicas in board.replicas.values():
+        for one in replicas:
+            homes[one.fit.pool].add(one.hosts)
+            if one.cell is not None:
+                kept[one.cell].append(one)
+            else:
+                fresh[one.fit.pool, one.hosts].append(one)
+    out: list[tuple[str | None, list[Replica]]] = [(name, members) for name, members in sorted(kept.items())]
+    with_cell = {one.fit.pool for members in kept.values() for one in members}
+    order = {name: number for number, name in enumerate(board.names)}
+    for (pool, hosts), members in sorted(fresh.items(), key=lambda item: (item[0][0], [order[h] for h in item[0][1]])):
+        half = -(-len(members) // 2)
+        if len(hosts) > 1:
+            out += [(None, [one]) for one in members]
+        elif len(homes[pool]) == 1 and len(members) > 1 and pool not in with_cell:
+            out += [(None, members[:half]), (None, members[half:])]
+        else:
+            out.append((None, members))
+    return out
+
+
+def make_cells(
+    board: Board,
+    models: dict[str, PlannedModel],
+    hosts: dict[str, HostEntry],
+    options: PlanOptions,
+    runtime: str,
+    previous: Plan | None,
+) -> tuple[Cell, ...]:
+    """All cells in order of model and name, each with ports that no other cell of its hosts has."""
+    before = {cell.name: cell for cell in previous.cells} if previous else {}
+    groups = group(board)
+    taken = {name for name, _ in groups if name}
+    ports = _Ports(hosts, options, runtime)
+    for name, members in groups:
+        if name in before and set(before[name].ports) == set(_port_names(runtime)):
+            ports.hold(members[0].hosts, before[name].ports)
+    numbers: dict[str, int] = defaultdict(int)
+    cells: list[Cell] = []
+    for name, members in groups:
+        fit = members[0].fit
+        own = before[name].ports if name in before else {}
+        if name is None:
+            name = _next_name(cell_prefix(fit.model, fit.kind), numbers, taken)
+        if set(own) != set(_port_names(runtime)):
+            own = ports.give(members)
+        cells.append(_cell(name, members, own, hosts, options))
+    weighed = _weigh(cells)
+    done = [replace(cell, digest=cell_digest(cell, models[cell.model])) for cell in weighed]
+    return tuple(sorted(done, key=lambda cell: (cell.model, natural(cell.name))))
+
+
+def _next_name(prefix: str, numbers: dict[str, int], taken: set[str]) -> str:
+    while f"{prefix}-{numbers[prefix]}" in taken:
+        numbers[prefix] += 1
+    name = f"{prefix}-{numbers[prefix]}"
+    taken.add(name)
+    return name
+
+
+def _cell(
+    name: str, members: list[Replica], ports: dict[str, int], hosts: dict[str, HostEntry], options: PlanOptions
+) -> Cell:
+    fit = members[0].fit
+    names = sorted({host for one in members for host in one.hosts}, key=natural)
+    members = sorted(members, key=lambda one: (one.hosts, one.indices))
+    return Cell(
+        name=name,
+        pool=pool_name(fit),
+        model=fit.model,
+        engine=fit.engine,
+        build=fit.build,
+        accelerator=fit.kind,
+        vendor=fit.vendor,
+        tensor_parallel_size=fit.tensor_parallel_size,
+        hosts=tuple(names),
+        replicas=tuple(_placement(one, hosts) for one in members),
+        limits=fit.limits,
+        engine_args=fit.engine_args,
+        ports=ports,
+        weight=1,
+        expected=fit.expected(len(members), options),
+        address=hosts[names[0]].address,
+    )
+
+
+def _placement(one: Replica, hosts: dict[str, HostEntry]) -> Placement:
+    if one.fit.vendor != "cpu":
+        return Placement(one.hosts, one.indices)
+    cpu = hosts[one.hosts[0]].hardware.cpu
+    sockets = max(1, cpu.sockets)
+    units = max(sockets, cpu.cores // max(1, one.fit.cores))
+    node = one.indices[0][0] * sockets // units if sockets > 1 else None
+    return Placement(one.hosts, cores=one.fit.cores, numa_node=node)
+
+
+def _weigh(cells: list[Cell]) -> list[Cell]:
+    """Weights from 1 to 256: the fastest cell of a model has 256, the others their part of it."""
+    best: dict[str, float] = defaultdict(float)
+    for cell in cells:
+        best[cell.model] = max(best[cell.model], cell.expected[-1].tokens_per_s)
+    return [
+        replace(cell, weight=max(1, min(256, round(256 * cell.expected[-1].tokens_per_s / best[cell.model]))))
+        for cell in cells
+    ]
+
+
+def _port_names(runtime: str) -> tuple[str, ...]:
+    return (
+        (*RAY_PORTS, "replica_min", "replica_max", "worker_min", "worker_max")
+        if runtime == "ray"
+        else ("serve", "dashboard")
+    )
+
+
+class _Ports:
+    """Blocks of ports, handed out in order around those in use.
+
+    Under ``ray`` a cell listens on its host, so hosts repeat the same blocks. Under ``k3s`` it listens on a NodePort,
+    which is one for the whole cluster.
+    """
+
+    def __init__(self, hosts: dict[str, HostEntry], options: PlanOptions, runtime: str) -> None:
+        self.runtime = runtime
+        self.base = options.port_base
+        self.used: dict[str, set[int]] = defaultdict(set)
+        self.next: dict[str, int] = defaultdict(lambda: self.base)
+        for name, entry in hosts.items():
+            for place in self._places([name]):
+                self.used[place] |= set(entry.reserved_ports)
+
+    def _places(self, hosts: Iterable[str]) -> list[str]:
+        return sorted(hosts) if self.runtime == "ray" else ["cluster"]
+
+    def hold(self, hosts: tuple[str, ...], ports: dict[str, int]) -> None:
+        """Mark the ports of a kept cell as in use."""
+        for place in self._places(hosts):
+            self.used[place] |= set(range(min(ports.values()), max(ports.values()) + 1))
+
+    def give(self, members: list[Replica]) -> dict[str, int]:
+        """The next free block. Raises ``ValueError`` when there is none below 65536."""
+        places = self._places({host for one in members for host in one.hosts})
+        names = self._names(members)
+        length = sum(names.values())
+        if self.runtime == "ray":
+            length = -(-length // BLOCK) * BLOCK
+        start = max(self.next[place] for place in places)
+        while any(port in self.used[place] for place in places for port in range(start, start + length)):
+            start += BLOCK if self.runtime == "ray" else length
+        if start + length > LAST_PORT + 1:
+            raise ValueError(f"ports {self.base} to {LAST_PORT} are all taken: set a lower port_base")
+        ports, port = {}, start
+        for name, number in names.items():
+            ports[name] = port
+            port += number
+        if self.runtime == "ray":
+            ports["replica_max"] = ports["worker_min"] - 1
+            ports["worker_max"] = start + length - 1
+        for place in places:
+            self.next[place] = start + length
+        return ports
+
+    def _names(self, members: list[Replica]) -> dict[str, int]:
+        """Ports by name and how many each stands for: two a replica, one for each Ray worker that there may be."""
+        if self.runtime != "ray":
+            return {"serve": 1, "dashboard": 1}
+        workers = RAY_OWN_WORKERS + sum(1 + one.fit.tensor_parallel_size for one in members)
+        return {**dict.fromkeys(RAY_PORTS, 1), "replica_min": REPLICA_PORTS * len(members), "worker_min": workers}

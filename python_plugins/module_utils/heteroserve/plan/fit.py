@@ -1,0 +1,279 @@
+"""Can this model run in that bay, how, and if not, what is the arithmetic reason?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from . import efficiencies as table
+from .bays import Bay, HostShape, available
+from .builds import build_of
+from .memory import GB, Misfit, Wanted, cpu_limits, gpu_limits
+from .model_shape import QUANTIZATIONS, ModelShape, normal_dtype
+from .names import backend_name, weights_folder
+from .request import ModelRequest, PlanOptions, splits
+from .roofline import Deployment, Device, expect
+from .schema import Expectation, Limits, PlannedModel
+
+CPU_QUANTIZATION = {"bigdl": "sym_int8", "onnx": "int8"}
+STAGES = (2, 3, 4, 6, 8)
+HERE = "HERE"  # in a misfit's `hosts`: the host that it is about
+NO_SETTING = "serve the model from another host"
+NO_ISA = "neither AVX2 nor AVX-512 (nor Advanced SIMD on Arm)"
+ISA_CHANGE = (
+    "give a virtual machine the processor of its host (libvirt: host-passthrough), declare what it has "
+    "(`hardware.cpu.isa`), or leave the host out of `serving`"
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One way to run a replica: a bay of a host shape, an engine and a tensor_parallel_size."""
+
+    model: str
+    bay: int  # index into HostShape.bays
+    kind: str
+    vendor: str
+    engine: str
+    build: str
+    tensor_parallel_size: int
+    stages: int  # hosts that a replica spans
+    device: Device
+    deployment: Deployment
+    limits: Limits
+    engine_args: dict[str, Any]
+    capacity: float  # bytes/s of memory bandwidth taken: what `share` shares out
+    score: float  # expected tokens/s for each GB/s of capacity at the planned load
+    cores: int = 0
+
+    @property
+    def pool(self) -> tuple[str, str, str, int, int]:
+        """Replicas with equal keys form one pool."""
+        return (self.model, self.kind, self.engine, self.tensor_parallel_size, self.stages)
+
+    def expected(self, replicas: int, options: PlanOptions) -> tuple[Expectation, ...]:
+        """What ``replicas`` of these do at 1, 32 and 256 requests each, as far as max_num_seqs lets them run."""
+        most = self.limits.max_num_seqs
+        levels = sorted({level for level in (1, 32, 256) if level <= most} | {min(most, 256)})
+        out = []
+        for level in levels:
+            one = expect(self.deployment, self.device, level, options.prompt_tokens, options.output_tokens)
+            speed = round(one.tokens_per_s * replicas, 1)
+            out.append(replace(one, concurrency=level * replicas, tokens_per_s=speed))
+        return tuple(out)
+
+
+def fits(wanted: Wanted, host: HostShape, options: PlanOptions, stages: int = 1) -> tuple[list[Fit], list[Misfit]]:
+    """Every way to run a replica on an empty host of this shape, and why the other ways fail."""
+    found: list[Fit] = []
+    failed: list[Misfit] = []
+    if wanted.request.hosts and wanted.name not in host.allowed:
+        where = ", ".join(wanted.request.hosts)
+        settings = (("hosts", (*wanted.request.hosts, HERE)),)
+        return [], [Misfit(f"{wanted.name} is pinned to {where}", NO_SETTING, 2, settings=settings)]
+    for number, bay in enumerate(host.bays):
+        refusal = _refusal(wanted, bay, options)
+        if refusal is not None:
+            failed.append(refusal)
+            continue
+        for size in _sizes(wanted, bay):
+            if stages > 1 and (bay.vendor == "cpu" or size != max(_divisors(wanted, bay))):
+                continue  # only whole hosts are joined
+            outcome = _fit(wanted, bay, number, size, stages, options)
+            if isinstance(outcome, Fit) and outcome.limits.host_memory_bytes // stages > host.ram:
+                outcome = _short_of_ram(wanted, outcome, host)
+            if isinstance(outcome, Fit):
+                found.append(outcome)
+            else:
+                failed.append(outcome)
+    found.sort(key=lambda fit: (-fit.score, fit.tensor_parallel_size, fit.bay))
+    return found, failed
+
+
+def _refusal(wanted: Wanted, bay: Bay, options: PlanOptions) -> Misfit | None:
+    """Wishes, engines and formats: what forbids the bay before any size is counted."""
+    request, name = wanted.request, wanted.name
+    kind, cpu = bay.device.kind, bay.vendor == "cpu"
+    if request.accelerator is not None and request.accelerator not in (kind, bay.vendor):
+        return _wish(f"{name} asks for accelerator {request.accelerator}, this is {kind}", "accelerator")
+    if cpu and request.cpu is False:
+        return _wish(f"{name} has cpu: false and there is no usable GPU", "cpu")
+    if cpu and bay.asked_only and not (request.hosts and (request.cpu or request.accelerator == "cpu")):
+        settings = (("hosts", (*request.hosts, HERE)), ("accelerator", "cpu"))
+        return Misfit(f"{name} does not take the processors that feed GPUs", NO_SETTING, 3, settings=settings)
+    engine = _engine(wanted, bay)
+    if not available(engine, bay.vendor, options):
+        key = "engine" if request.engine is not None else "quantization"
+        return _wish(f"{name} needs engine {engine}, which nothing here runs on {kind}", key)
+    build = build_of(engine, bay.vendor)
+    if cpu and build is not None and not set(build.isa) & set(bay.isa):
+        return Misfit(f"{name} cannot run on {bay.label}, which has {NO_ISA}", ISA_CHANGE, 3)
+    dtype = wanted.planned.dtype
+    if not cpu and dtype not in bay.device.flops and dtype != "float32":
+        text = f"{kind} has no {dtype} arithmetic, which {name} is served in"
+        return Misfit(text, NO_SETTING, 2, settings=(("dtype", "float16"),))
+    return _refused_format(wanted, bay, engine)
+
+
+def _wish(text: str, key: str) -> Misfit:
+    """A refusal of what the model's entry asks for by ``key``."""
+    return Misfit(text, NO_SETTING, 2, settings=((key, None),))
+
+
+def _refused_format(wanted: Wanted, bay: Bay, engine: str) -> Misfit | None:
+    quantization = wanted.planned.quantization
+    if quantization is None:
+        return None
+    method = QUANTIZATIONS[quantization]
+    text = ""
+    if engine not in method.engines:
+        text = f"{wanted.name} is {quantization}, which {engine} on {bay.device.kind} does not read"
+    elif bay.vendor not in method.vendors:
+        text = f"{wanted.name} is {quantization}, which has no kernels for {bay.vendor}"
+    elif quantization == "fp8" and bay.vendor == "amd" and "fp8" not in bay.device.flops:
+        text = f"{bay.device.kind} has no fp8 arithmetic"
+    if not text:
+        return None
+    if wanted.request.quantization is None:
+        return Misfit(text, "use a checkpoint in another format", 2)
+    return _wish(text, "quantization")
+
+
+def _engine(wanted: Wanted, bay: Bay) -> str:
+    if wanted.request.engine is not None:
+        return wanted.request.engine
+    quantization = wanted.planned.quantization
+    if quantization is not None and "vllm" not in QUANTIZATIONS[quantization].engines:
+        return QUANTIZATIONS[quantization].engines[0]
+    return "vllm"
+
+
+def _sizes(wanted: Wanted, bay: Bay) -> list[int]:
+    asked = wanted.request.tensor_parallel_size
+    if bay.vendor == "cpu":
+        return [1] if asked in (None, 1) else [asked]
+    return [asked] if asked is not None else _divisors(wanted, bay)
+
+
+def _divisors(wanted: Wanted, bay: Bay) -> list[int]:
+    most = 1 if bay.partition else len(bay.indices)
+    return [size for size in range(1, most + 1) if splits(wanted.shape, size)]
+
+
+def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options: PlanOptions) -> Fit | Misfit:
+    cpu = bay.vendor == "cpu"
+    if (cpu or bay.partition) and size > 1:
+        what = "processors" if cpu else "a partition"
+        return _wish(f"{wanted.name} asks for tensor_parallel_size {size}, {what} run 1", "tensor_parallel_size")
+    if size > len(bay.indices):
+        whole = _fit(wanted, bay, number, max(_divisors(wanted, bay)), stages, options)
+        if isinstance(whole, Misfit):
+            return whole  # all of them together hold too little: that is the better reason
+        text = f"{wanted.name} asks for tensor_parallel_size {size}, the host has {bay.label}"
+        return Misfit(text, NO_SETTING, 2, settings=(("tensor_parallel_size", max(_divisors(wanted, bay))),))
+    engine = _engine(wanted, bay)
+    build = build_of(engine, bay.vendor)
+    if build is None:
+        raise ValueError(f"{engine} on {bay.vendor} has passed without a build")
+    quantization = CPU_QUANTIZATION.get(engine) if wanted.planned.quantization is None else wanted.planned.quantization
+    device = bay.device
+    if size > max(len(island) for island in bay.islands):
+        device = replace(device, link="pcie", link_bandwidth=device.pcie_bandwidth)
+    deployment = Deployment(wanted.shape, _dtype(wanted, bay), quantization, engine, size, stages)
+    limits = cpu_limits(wanted, deployment, bay, options) if cpu else gpu_limits(wanted, deployment, bay, options)
+    if isinstance(limits, Misfit) and deployment.dtype != wanted.planned.dtype:
+        deployment = replace(deployment, dtype=wanted.planned.dtype)
+        limits = cpu_limits(wanted, deployment, bay, options)
+    if isinstance(limits, Misfit):
+        return limits
+    if cpu:
+        single = expect(deployment, device, 1, options.prompt_tokens, options.output_tokens)
+        slow = single.time_per_output_token_s
+        if slow > table.SLOWEST_TOKEN.value and not wanted.request.cpu and wanted.request.accelerator != "cpu":
+            size_gb = wanted.shape.streamed_bytes(deployment.dtype, quantization) / GB
+            text = (
+                f"{wanted.name} would take {slow:.2f} s a token there: {size_gb:.0f} GB are read for each, at "
+                f"{device.bandwidth / GB:.0f} GB/s of memory bandwidth"
+            )
+            return Misfit(text, NO_SETTING, 1, slow, settings=(("cpu", True),), note="to use it all the same")
+    capacity = size * stages * bay.device.bandwidth
+    load, asked = _planned_load(limits, options)
+    speed = expect(deployment, device, load, asked, options.output_tokens).tokens_per_s
+    return Fit(
+        model=wanted.name,
+        bay=number,
+        kind=bay.device.kind,
+        vendor=bay.vendor,
+        engine=engine,
+        build=build.name,
+        tensor_parallel_size=size,
+        stages=stages,
+        device=device,
+        deployment=deployment,
+        limits=limits,
+        engine_args=_engine_args(wanted, deployment, bay),
+        capacity=capacity,
+        score=round(speed / capacity * 1e9, 6),
+        cores=bay.unit_cores,
+    )
+
+
+def _dtype(wanted: Wanted, bay: Bay) -> str:
+    """float32 where nobody asked for another dtype and the processor would have to emulate bfloat16.
+
+    That costs more than reading twice the bytes: see CPU_FLOPS[avx2_bfloat16].
+    """
+    free = wanted.request.dtype is None and wanted.planned.quantization is None
+    emulated = bay.vendor == "cpu" and bay.device.flops["bfloat16"] < bay.device.flops["float32"]
+    return "float32" if free and emulated else wanted.planned.dtype
+
+
+def _planned_load(limits: Limits, options: PlanOptions) -> tuple[int, int]:
+    """Requests at once if each fills a quarter of the context, and how long their prompts then are."""
+    length = max(options.prompt_tokens + options.output_tokens, int(limits.max_model_len * table.CONTEXT_FILL.value))
+    requests = max(1, min(limits.max_num_seqs, 256, limits.kv_cache_tokens // length))
+    return requests, max(1, length - options.output_tokens)
+
+
+def _engine_args(wanted: Wanted, deployment: Deployment, bay: Bay) -> dict[str, Any]:
+    args: dict[str, Any] = {}
+    if deployment.engine != "vllm":
+        args["quantization"] = deployment.quantization
+    elif bay.vendor == "cpu":
+        args["enforce_eager"] = True  # compiled kernels answered wrongly on some AVX-512 processors
+    else:
+        args["gpu_memory_utilization"] = table.GPU_MEMORY_SHARE.value
+    if deployment.dtype != wanted.planned.dtype:
+        args["dtype"] = deployment.dtype
+    if deployment.pipeline_parallel_size > 1:
+        args["pipeline_parallel_size"] = deployment.pipeline_parallel_size
+    args.update(wanted.request.engine_args)
+    return args
+
+
+def _short_of_ram(wanted: Wanted, fit: Fit, host: HostShape) -> Misfit:
+    need, have = fit.limits.host_memory_bytes / fit.stages, host.ram
+    text = f"{wanted.name} needs {need / GB:.1f} GB of RAM for its processes; {have / GB:.1f} GB can be given"
+    return Misfit(text, host.more_ram, 0, (need - have) / need)
+
+
+def want(request: ModelRequest, shape: ModelShape) -> Wanted:
+    """Fill in what the request leaves out: the model's own context, bfloat16, the checkpoint's quantisation."""
+    quantization = request.quantization or shape.quantization
+    dtype = normal_dtype(request.dtype) if request.dtype else "bfloat16"
+    if quantization in ("awq", "gptq") and request.dtype is None:
+        dtype = "float16" if shape.dtype == "float16" else "bfloat16"
+    planned = PlannedModel(
+        name=request.name,
+        source=request.source,
+        context=request.context or shape.context,
+        dtype=dtype,
+        quantization=quantization,
+        parameters=shape.parameters,
+        weight_bytes=shape.weight_bytes(dtype, quantization),
+        kv_bytes_per_token=shape.kv_bytes_per_token(dtype),
+        chat=request.chat,
+        folder=weights_folder(request.name),
+        backend=backend_name(request.name),
+    )
+    return Wanted(request, shape, planned)

@@ -1,0 +1,173 @@
+"""What a replica takes of a host's memory: weights, overhead and the KV cache that is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from . import efficiencies as table
+from .bays import Bay, gpu_memory
+from .model_shape import QUANTIZATIONS, ModelShape
+from .request import ModelRequest, PlanOptions
+from .roofline import Deployment
+from .schema import Limits, PlannedModel
+
+GIB = 1024**3
+GB = 1e9
+MORE_MEMORY = "add a host with more memory"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model with everything that the request left out filled in."""
+
+    request: ModelRequest
+    shape: ModelShape
+    planned: PlannedModel
+
+    @property
+    def name(self) -> str:
+        """What clients call."""
+        return self.request.name
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Why a replica cannot run there. The smaller ``rank`` and ``lack``, the nearer it came."""
+
+    text: str
+    change: str = ""  # what helps where no setting of the model does
+    rank: int = 0  # 0: memory, 1: too slow, 2: not allowed by a wish, 3: never
+    lack: float = 0.0
+    # Keys of the model's entry that may help, with their new values (None: remove it). See ``remedies``.
+    settings: tuple[tuple[str, Any], ...] = ()
+    note: str = ""
+
+
+def activation_bytes(shape: ModelShape, size: int, tokens: int, sequences: int, width: int = 2) -> int:
+    """Peak beside weights and cache in a step of ``tokens``: residual and MLP of a layer, logits of the sampler."""
+    layer = tokens * width * (2 * shape.hidden + 3 * shape.intermediate // size)
+    return layer + sequences * shape.vocab * (width + 8)
+
+
+def gpu_limits(wanted: Wanted, deployment: Deployment, bay: Bay, options: PlanOptions) -> Limits | Misfit:
+    """Memory of a GPU replica: vLLM takes its share of each accelerator and gives what is left to the KV cache."""
+    request, shape = wanted.request, wanted.shape
+    size, stages = deployment.tensor_parallel_size, deployment.pipeline_parallel_size
+    context = wanted.planned.context
+    asked = request.max_num_seqs or 256
+    budget = gpu_memory(bay.device)
+    weights = shape.weight_bytes(deployment.dtype, deployment.quantization) // (size * stages)
+    overhead = table.GPU_CONTEXT.value + table.GPU_GRAPHS.value
+    overhead += table.GPU_COLLECTIVES.value if size * stages > 1 else 0
+    overhead += activation_bytes(shape, size, int(table.BATCHED_TOKENS.value), asked)
+    token = kv_bytes_on_device(shape, deployment)
+    left = budget - weights - int(overhead)
+    cache = left if request.kv_cache_gib is None else int(request.kv_cache_gib * GIB) // (size * stages)
+    if cache > left or cache < context * token:
+        return _short_of_memory(wanted, deployment, bay, max(context * token, min(cache, 1 << 60)), left, int(overhead))
+    tokens = cache // token
+    sequences = request.max_num_seqs or max(1, min(256, tokens // (options.prompt_tokens + options.output_tokens)))
+    devices = size * stages
+    return Limits(
+        max_model_len=context,
+        max_num_seqs=sequences,
+        kv_cache_bytes=cache * devices,
+        kv_cache_tokens=tokens,
+        memory_bytes=(budget if request.kv_cache_gib is None else weights + int(overhead) + cache) * devices,
+        host_memory_bytes=int(table.RAY_PROCESSES.value) * stages + int(table.GPU_WORKER_PROCESS.value) * devices,
+    )
+
+
+def kv_bytes_on_device(shape: ModelShape, deployment: Deployment) -> int:
+    """Bytes of KV cache a token takes on each accelerator: heads are divided, but one at least lies on each."""
+    heads = max(1, shape.kv_heads // deployment.tensor_parallel_size)
+    whole = shape.kv_bytes_per_token(deployment.dtype)
+    return whole * heads // shape.kv_heads // deployment.pipeline_parallel_size
+
+
+def _short_of_memory(wanted: Wanted, deployment: Deployment, bay: Bay, cache: int, left: int, overhead: int) -> Misfit:
+    devices = deployment.tensor_parallel_size * deployment.pipeline_parallel_size
+    weights = wanted.shape.weight_bytes(deployment.dtype, deployment.quantization)
+    form = deployment.quantization or deployment.dtype
+    need = weights + (cache + overhead) * devices
+    have = gpu_memory(bay.device) * devices
+    used = f"{devices}x {bay.device.kind}"
+    text = (
+        f"{wanted.name} needs {weights / GB:.1f} GB at {form}, {cache * devices / GB:.1f} GB of KV cache for "
+        f"{wanted.planned.context} tokens and {overhead * devices / GB:.1f} GB of overhead; {used} "
+        f"{'has' if devices == 1 else 'have'} {have / GB:.1f} GB to give and lacks {(need - have) / GB:.1f} GB"
+    )
+    if devices > 1:
+        text = text.replace(" and lacks ", " and lack ")
+    misfit = Misfit(text, "", 0, (need - have) / have)
+    if wanted.request.kv_cache_gib is not None:
+        return replace(misfit, settings=(("kv_cache_gib", None),), change=MORE_MEMORY)
+    return smaller(misfit, wanted, have - overhead * devices, deployment, bay.vendor)
+
+
+def smaller(misfit: Misfit, wanted: Wanted, room: float, deployment: Deployment, vendor: str) -> Misfit:
+    """The misfit with what makes the model fit into ``room`` bytes."""
+    shape, context = wanted.shape, wanted.planned.context
+    weights = shape.weight_bytes(deployment.dtype, deployment.quantization)
+    token = shape.kv_bytes_per_token(deployment.dtype)
+    least = shape.weight_bytes(deployment.dtype, "awq")
+    if least + min(context, 4096) * token <= room:
+        misfit = replace(misfit, change=f"use a checkpoint quantised to 4 bit ({least / GB:.1f} GB)")
+    else:
+        misfit = replace(misfit, change=f"{MORE_MEMORY}: even at 4 bit the weights are {least / GB:.1f} GB")
+    if room - weights > 2048 * token and context > 2048:
+        shorter = min(context - 1, int((room - weights) // token)) // 1024 * 1024
+        return replace(misfit, settings=(("context", shorter),))
+    for method in QUANTIZATIONS.values() if deployment.quantization is None else ():
+        size = shape.weight_bytes(deployment.dtype, method.name)
+        usable = method.online and vendor in method.vendors and deployment.engine in method.engines
+        if usable and size + min(context, 4096) * token <= room:
+            return replace(misfit, settings=(("quantization", method.name),), note=f"({size / GB:.1f} GB)")
+    return misfit
+
+
+def cpu_limits(wanted: Wanted, deployment: Deployment, bay: Bay, options: PlanOptions) -> Limits | Misfit:
+    """Memory of a CPU replica: weights, the engine's process, and a KV cache in whole GiB (vLLM's unit there)."""
+    request, shape, context = wanted.request, wanted.shape, wanted.planned.context
+    weights = shape.weight_bytes(deployment.dtype, deployment.quantization)
+    token = shape.kv_bytes_per_token(deployment.dtype)
+    batching = deployment.engine == "vllm"
+    asked = request.max_num_seqs or (32 if batching else 1)
+    process = int(table.CPU_ENGINE_PROCESS.value) + activation_bytes(shape, 1, 2048 if batching else 512, asked)
+    modest = max(1, int(bay.device.memory * table.CPU_KV_SHARE.value / GIB)) * GIB
+    if request.kv_cache_gib is not None:
+        cache = int(request.kv_cache_gib * GIB)
+    else:
+        cache = max(context * token, min(asked * context * token, modest))
+    cache = -(-cache // GIB) * GIB if batching else cache
+    memory = weights + process + cache
+    ray = int(table.RAY_PROCESSES.value)
+    if memory + ray > bay.device.memory or cache < context * token:
+        form = deployment.quantization or deployment.dtype
+        lack = memory + ray - bay.device.memory
+        text = (
+            f"{wanted.name} needs {weights / GB:.1f} GB at {form}, {cache / GB:.1f} GB of KV cache and "
+            f"{(process + ray) / GB:.1f} GB for the engine and Ray; {bay.unit_cores} cores have "
+            f"{bay.device.memory / GB:.1f} GB of RAM to give and lack {lack / GB:.1f} GB"
+        )
+        if lack <= 0:
+            text = f"{wanted.name}: kv_cache_gib {request.kv_cache_gib} holds {cache // token} tokens of {context}"
+            return Misfit(text, MORE_MEMORY, settings=(("kv_cache_gib", -(-context * token // GIB)),))
+        misfit = Misfit(text, "", 0, lack / max(1, bay.device.memory))
+        if request.kv_cache_gib is not None:
+            return replace(misfit, settings=(("kv_cache_gib", None),), change=MORE_MEMORY)
+        room = bay.device.memory - process - ray
+        whole = weights + max(0, room - weights) // GIB * GIB if batching else room
+        return smaller(misfit, wanted, min(room, whole), deployment, "cpu")
+    tokens = cache // token
+    length = max(options.prompt_tokens + options.output_tokens, int(context * table.CONTEXT_FILL.value))
+    sequences = request.max_num_seqs or (max(16, min(32, tokens // length)) if batching else 1)
+    return Limits(
+        max_model_len=context,
+        max_num_seqs=sequences,
+        kv_cache_bytes=cache,
+        kv_cache_tokens=tokens,
+        memory_bytes=memory,
+        host_memory_bytes=memory + ray,
+    )

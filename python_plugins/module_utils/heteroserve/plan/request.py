@@ -1,0 +1,154 @@
+"""What the planner is asked: models, hosts and the settings of the whole plan."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..facts.hardware import Hardware
+from .builds import engines_of
+from .model_cards import MODEL_CARDS, card_named
+from .model_shape import QUANTIZATIONS, ModelShape, normal_dtype, shape_from_config
+from .schema import ModelSource, Plan
+
+RUNTIMES = ("ray", "k3s")
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """An entry of ``models:``. What is left out, the planner chooses; what is set wins and is checked."""
+
+    name: str  # what clients call
+    source: ModelSource = field(default_factory=ModelSource)
+    card: str | None = None  # shape by name, see model_cards.py; else ``config``
+    config: dict[str, Any] | None = None  # contents of config.json (serving_plan reads it where source.path is local)
+    context: int | None = None  # tokens of prompt and answer together; the model's own where left out
+    dtype: str | None = None  # "bfloat16" where left out
+    quantization: str | None = None  # a key of model_shape.QUANTIZATIONS; the checkpoint's own where left out
+    share: float = 1.0  # of the hardware, relative to the other models
+    min_replicas: int = 1  # placed before anything is shared out; 0 lets a model stay unplaced
+    max_replicas: int | None = None
+    engine: str | None = None  # one that the runtime has a build of, see builds.py
+    tensor_parallel_size: int | None = None
+    hosts: tuple[str, ...] = ()  # only these may carry the model
+    cpu: bool | None = None  # false: never on processors; true: also where they are slow
+    accelerator: str | None = None  # a kind ("nvidia-h100-sxm-80gb"), a vendor ("amd") or "cpu"
+    max_num_seqs: int | None = None  # requests that run at once in a replica
+    kv_cache_gib: float | None = None  # KV cache of a replica
+    engine_args: dict[str, Any] = field(default_factory=dict)  # handed to the engine as they are
+    chat: bool = True  # has a chat template
+
+
+@dataclass(frozen=True)
+class HostEntry:
+    """A host that may carry models, and what of it the planner may use."""
+
+    hardware: Hardware
+    rack: str = ""
+    address: str = ""  # on which its cells listen
+    reserved_ports: tuple[int, ...] = ()
+    memory_gib: float | None = None  # of RAM, at most
+    cores: int | None = None  # processor cores, at most
+    accelerators: tuple[int, ...] | None = None  # indices that may be used; all where left out
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """Settings of the whole plan."""
+
+    port_base: int = 18000  # first port of the first cell of each host
+    reserve_memory_gib: float | None = None  # RAM left to the host; an eighth, 2 to 32 GiB, where left out
+    allow_cpu: bool = True  # processors may carry models
+    drivers_managed: bool = False  # a later stage installs GPU drivers: a GPU without one counts as usable
+    builds: tuple[str, ...] = ()  # environments and images that there are; what the runtime can make where empty
+    provided: tuple[str, ...] = ()  # builds whose images the site provides (images_references)
+    prompt_tokens: int = 32  # lengths that the expectations are for
+    output_tokens: int = 256
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """All that a plan follows from: the same request gives the same plan."""
+
+    runtime: str
+    hosts: dict[str, HostEntry]
+    models: tuple[ModelRequest, ...]
+    gateways: tuple[str, ...] = ()
+    previous: Plan | None = None
+    replan: bool = False  # true: running replicas may move
+    options: PlanOptions = field(default_factory=PlanOptions)
+
+
+def card_for(request: ModelRequest) -> str | None:
+    """The card that a model entry names, or whose name its hub id ends in ("meta-llama/Llama-3.1-8B-Instruct")."""
+    if request.card:
+        return request.card
+    tail = (request.source.hub or "").rsplit("/", 1)[-1].lower()
+    for ending in ("-instruct", "-chat-hf", "-chat-v1.0", "-chat", "-hf"):
+        tail = tail.removesuffix(ending)
+    return tail if tail in MODEL_CARDS else None
+
+
+def shape_of(request: ModelRequest) -> ModelShape:
+    """The model's shape. Raises ``ValueError`` when neither its card nor its config.json can say it."""
+    if request.config is not None:
+        return shape_from_config(request.config, request.name)
+    card = card_for(request)
+    if card is None:
+        raise ValueError(
+            f"{request.name}: its size is unknown, for it has no card and no config.json was found at "
+            f"{request.source.path or request.source.hub or request.source.package or 'its source'}"
+        )
+    return card_named(card)
+
+
+def faults_of(request: ModelRequest, shape: ModelShape, builds: Collection[str]) -> str | None:
+    """The first setting of a model that no hardware could satisfy, as one sentence with what to set."""
+    if request.share <= 0:
+        return f"share: found {request.share}, expected more than 0"
+    if request.max_replicas is not None and request.max_replicas < max(1, request.min_replicas):
+        return f"max_replicas: found {request.max_replicas}, less than min_replicas {request.min_replicas}"
+    if request.engine is not None and request.engine not in engines_of(builds):
+        return f"engine: found {request.engine!r}, this runtime has {' and '.join(engines_of(builds)) or 'none'}"
+    if request.context is not None and not 0 < request.context <= shape.context:
+        return f"context: found {request.context}, the model knows {shape.context} positions"
+    if request.dtype is not None:
+        try:
+            normal_dtype(request.dtype)
+        except ValueError as fault:
+            return str(fault)
+    return _fault_of_quantization(request, shape, builds) or _fault_of_parallelism(request, shape)
+
+
+def _fault_of_quantization(request: ModelRequest, shape: ModelShape, builds: Collection[str]) -> str | None:
+    name = request.quantization
+    if name is None:
+        return None
+    known = [method.name for method in QUANTIZATIONS.values() if set(method.engines) & set(engines_of(builds))]
+    if name not in known:
+        return f"quantization: found {name!r}, expected one of {', '.join(known)}"
+    if not QUANTIZATIONS[name].online and shape.quantization != name:
+        own = shape.quantization or shape.dtype
+        return f"quantization: {name} needs a checkpoint that was quantised so, this one is {own}"
+    if request.engine is not None and request.engine not in QUANTIZATIONS[name].engines:
+        return f"quantization: {name} is of engine {QUANTIZATIONS[name].engines[0]}, found engine {request.engine}"
+    return None
+
+
+def _fault_of_parallelism(request: ModelRequest, shape: ModelShape) -> str | None:
+    size = request.tensor_parallel_size
+    if size is not None and not splits(shape, size):
+        fits = ", ".join(str(item) for item in range(1, 17) if splits(shape, item))
+        return (
+            f"tensor_parallel_size: found {size}, which does not divide the {shape.heads} heads and "
+            f"{shape.kv_heads} KV heads of this model; it can be split into {fits} parts"
+        )
+    return None
+
+
+def splits(shape: ModelShape, size: int) -> bool:
+    """vLLM's rule: heads and MLP divide evenly, KV heads divide evenly or are copied a whole number of times."""
+    if size < 1 or shape.heads % size or shape.intermediate % size:
+        return False
+    return shape.kv_heads % size == 0 if shape.kv_heads >= size else size % shape.kv_heads == 0

@@ -1,0 +1,158 @@
+"""What a cell's Ray Serve is asked to run, and what its answers mean. Pure functions over the plan and Serve's JSON.
+
+The configuration is that of Ray Serve LLM (ray/llm/_internal/serve/core/configs/llm_config.py); the status that
+of Serve's REST API (ray/serve/schema.py, ServeInstanceDetails).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ..plan.schema import Cell, PlannedModel
+
+# Requests that wait inside the engine, where continuous batching picks them up, and not in front of it.
+MAX_ONGOING_REQUESTS = 1024
+
+
+def serve_config(cell: Cell, model: PlannedModel, path: str, address: str) -> dict[str, Any]:
+    """The whole Serve configuration of a cell: one application, one model, ``path`` its weights on the host."""
+    engine: dict[str, Any] = {
+        "tensor_parallel_size": cell.tensor_parallel_size,
+        "max_model_len": cell.limits.max_model_len,
+        "max_num_seqs": cell.limits.max_num_seqs,
+        "dtype": model.dtype,
+        **({"quantization": model.quantization} if model.quantization else {}),
+        **cell.engine_args,
+    }
+    llm: dict[str, Any] = {
+        "model_loading_config": {"model_id": model.name, "model_source": path},
+        "engine_kwargs": engine,
+        "deployment_config": {
+            "num_replicas": len(cell.replicas),
+            "max_ongoing_requests": MAX_ONGOING_REQUESTS,
+            "graceful_shutdown_timeout_s": 30,
+        },
+    }
+    if cell.vendor == "cpu":
+        llm["accelerator_config"] = {"kind": "cpu"}
+    return {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": address, "port": cell.ports["serve"]},
+        "applications": [
+            {
+                "name": cell.name,
+                "route_prefix": "/",
+                "import_path": "ray.serve.llm:build_openai_app",
+                "args": {"llm_configs": [llm]},
+            }
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What Serve says of one application. ``done`` means that waiting longer changes nothing."""
+
+    done: bool
+    ok: bool
+    text: str  # one line
+    detail: str = ""  # Serve's messages as they are, with tracebacks
+
+
+_TRACEBACK = re.compile(r" Error:|:?\s+Traceback \(most recent call last\)")
+
+
+def verdict(details: dict[str, Any], name: str) -> Verdict:
+    """Judge the application ``name`` in Serve's instance details."""
+    application = details.get("applications", {}).get(name)
+    if application is None:
+        return Verdict(False, False, "Serve does not know the application yet")
+    status = application.get("status", "")
+    if status == "RUNNING":
+        return Verdict(True, True, "running")
+    messages = [application.get("message") or ""]
+    for title, deployment in (application.get("deployments") or {}).items():
+        if deployment.get("status") != "HEALTHY" and deployment.get("message"):
+            messages.append(f"{title}: {deployment['message']}")
+    # Serve's sentence stands before the traceback, which it calls "Error:" or not at all.
+    text = " ".join(" ".join(_TRACEBACK.split(message)[0] for message in messages).split())
+    detail = "\n".join(messages)
+    if status in ("DEPLOY_FAILED", "UNHEALTHY"):
+        return Verdict(status == "DEPLOY_FAILED", False, text or status, detail)
+    return Verdict(False, False, text or status.lower().replace("_", " "), detail)
+
+
+def up_to_date(details: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether Serve already runs exactly the wanted application, and no other."""
+    running = details.get("applications", {})
+    names = {application["name"] for application in wanted["applications"]}
+    if set(running) != names:
+        return False
+    return all(
+        running[application["name"]].get("deployed_app_config", {}).get(key) == value
+        for application in wanted["applications"]
+        for key, value in application.items()
+    )
+
+
+# What engines and Ray print when they give up, and what an operator should do. First match wins.
+CAUSES: tuple[tuple[str, str], ...] = (
+    (
+        r"[Aa]ddress already in use|No available ports on node",
+        "a port of the cell is taken: set cell_port_base to a free range, or run down and up again",
+    ),
+    (
+        r"OutOfMemory|out of memory|Cannot allocate memory|oom-?kill|SIGKILL|exit code -9",
+        "the host ran out of memory: lower the model's kv_cache_gib or context, or end other programs",
+    ),
+    (
+        r"No available memory for the cache blocks|larger than the available KV cache memory|KV cache is needed",
+        "the KV cache is too small for the context: raise the model's kv_cache_gib or lower its context",
+    ),
+    (r"No module named", "the engine's environment is incomplete: run up again"),
+    (
+        r"(Unknown engine argument|unexpected keyword argument|Extra inputs are not permitted|unrecognized arguments"
+        r"|validation error)",
+        "an engine argument is wrong: see the model's engine_args",
+    ),
+    (
+        r"(No such file or directory|does not appear to have a file|not a valid model|Repo id must)",
+        "the weights cannot be read: run playbooks/models.yml and see the model's source",
+    ),
+    (r"No space left on device", "the disk is full: free space where state_dir lies"),
+)
+_ERROR_LINE = re.compile(r"(\w*(Error|Exception)\b: .+|Killed|Segmentation fault|FATAL.+)")
+
+_ECHO = re.compile(r"Engine core initialization failed|RayTaskError|UnserializableException|RuntimeError: Traceback")
+
+
+def last_error(log: str) -> str:
+    """The last line of a log that names an error, without time stamps and prefixes; "" if there is none."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", log)
+    found = [match[1] for line in plain.splitlines() if (match := _ERROR_LINE.search(line))]
+    # The outermost exceptions only say that something inside them failed.
+    telling = [line for line in found if not _ECHO.search(line)]
+    return (telling or found or [""])[-1][:400].strip()
+
+
+def explain(status: str, log: str, memory_available: int, memory_needed: int) -> str:
+    """One sentence: what Serve says, the last error of ``log``, and what to do.
+
+    ``log`` holds Serve's messages and the replica's log. Memory in bytes: what the host has free, and what the plan
+    gives the cell.
+    """
+    error = last_error(log)
+    advice = next((text for pattern, text in CAUSES if re.search(pattern, error or log[-4000:])), "")
+    if not advice and memory_available < memory_needed // 2:
+        advice = (
+            f"the host has {memory_available / 1e9:.1f} GB of memory free and the cell was planned with"
+            f" {memory_needed / 1e9:.1f} GB"
+        )
+    parts = [" ".join(status.split())[:300]]
+    if error and error not in status:
+        parts.append(f"last error: {error}")
+    if advice:
+        parts.append(advice)
+    return "; ".join(part.rstrip(".") for part in parts)

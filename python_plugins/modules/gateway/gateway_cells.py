@@ -1,0 +1,287 @@
+#!/usr/bin/python
+"""Ansible module: take cells out of the gateway and put them back, with no request lost."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gateway_cells
+short_description: Look at a gateway's cells, drain them, or put them back
+description:
+  - Runs on a gateway's host and talks to HAProxy's master on its socket, and so to the workers that a reload left
+    behind with requests that still run.
+  - A drained cell gets no new request; those that run go on, and are waited for. It stays drained when HAProxy reads
+    its configuration anew or is started again.
+  - Cells that the gateway does not know get no requests from it, so there is nothing to do with them.
+options:
+  socket: {description: Socket of HAProxy's master., type: path, required: true}
+  cells: {description: Names of cells; all where left out., type: list, elements: str}
+  state:
+    description:
+      - C(looked_at) changes nothing. C(drained) waits until no request is left; if one still runs at the end of the
+        time, the cells that were not drained before are put back. C(ready) waits until the cells are seen as up.
+      - C(kept) writes anew what HAProxy reads of drained cells when it starts, for a configuration with other ports.
+    type: str
+    choices: [looked_at, drained, ready, kept]
+    default: looked_at
+  timeout: {description: Seconds to wait; 0 does not wait for a cell to be up., type: int, default: 600}
+  setting:
+    description: Setting of that time, for the sentence that says it has run out.
+    type: str
+    default: gateway_drain_timeout
+  models:
+    description:
+      - Model of each cell. Where it is given, nothing is drained if a model had no cell left that answers.
+    type: dict
+    default: {}
+  ports: {description: "Port of each cell, for C(kept).", type: dict, default: {}}
+  kept_in:
+    description: File from which HAProxy learns at its start which cells are drained. Not written where its folder is
+      not there.
+    type: path
+    default: /etc/heteroserve/gateway/drained
+  progress_path: {description: Where the action plugin reads what is being done., type: path}
+attributes:
+  check_mode:
+    support: full
+author: [HeteroServe (@heteroserve)]
+"""
+
+EXAMPLES = r"""
+- name: Ensure a cell gets no requests
+  gateway_cells:
+    socket: /run/heteroserve-gateway/admin.sock
+    cells: [llama-3.1-8b-h100-0]
+    state: drained
+"""
+
+RETURN = r"""
+running: {description: Whether HAProxy runs., returned: success, type: bool}
+cells: {description: "For each cell: up, drained and sessions.", returned: success, type: dict}
+answering: {description: Cells that are given requests., returned: success, type: list}
+unknown: {description: Names that the gateway does not know., returned: success, type: list}
+"""
+
+import socket
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.heteroserve.common.files import write_whole
+from ansible.module_utils.heteroserve.common.progress import Progress
+from ansible.module_utils.heteroserve.gateway import haproxy
+
+ANSWER_S = 10.0  # for one answer of HAProxy
+START_S = 10.0  # for HAProxy to take connections, and for a worker to be there while it reads its configuration anew
+POLL_S = 0.3
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Replace a file, which keeps its mode."""
+    write_whole(path, text, path.stat().st_mode & 0o777 if path.exists() else 0o644)
+
+
+class NotRunningError(Exception):
+    """Nobody listens on the socket."""
+
+
+class Gateway:
+    """HAProxy behind its master's socket."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def ask(self, command: str) -> str:
+        """The answer to one command; empty if the worker that it is for has ended."""
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                with socket.socket(socket.AF_UNIX) as connection:
+                    connection.settimeout(ANSWER_S)
+                    connection.connect(self.path)
+                    connection.sendall(f"{command}\n".encode())
+                    connection.shutdown(socket.SHUT_WR)
+                    return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+            except FileNotFoundError as error:
+                raise NotRunningError from error
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise NotRunningError from error
+                time.sleep(POLL_S)
+
+    def workers(self) -> tuple[int, ...]:
+        """The present worker, then older ones that still have requests."""
+        deadline = time.monotonic() + START_S
+        while not (found := haproxy.workers(self.ask("show proc"))):
+            if time.monotonic() > deadline:
+                raise NotRunningError
+            time.sleep(POLL_S)
+        return tuple(found)
+
+    def servers(self) -> dict[str, haproxy.Server]:
+        """The servers of the present worker."""
+        deadline = time.monotonic() + START_S
+        while not (found := haproxy.servers(self.ask(f"@!{self.workers()[0]} show servers state"))):
+            if time.monotonic() > deadline:
+                return {}
+            time.sleep(POLL_S)
+        return dict(found)
+
+    def look(self) -> dict[str, haproxy.Cell]:
+        """The cells now."""
+        deadline = time.monotonic() + START_S
+        while True:
+            running = [haproxy.sessions(self.ask(f"@!{worker} show stat")) for worker in self.workers()]
+            # A worker that did not answer has ended, and is not there next time; or it has not, and may have requests.
+            if all(running):
+                return dict(haproxy.cells(self.servers(), running))
+            if time.monotonic() > deadline:
+                raise NotRunningError
+            time.sleep(POLL_S)
+
+    def set(self, servers: list[haproxy.Server], state: str) -> None:
+        """Set the state in every worker: one that a reload left behind may have clients that ask again."""
+        for worker in self.workers():
+            for server in servers:
+                self.ask(f"@!{worker} set server {server.backend}/{server.name} state {state}")
+
+
+class Run:
+    """One call of the module."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.given = module.params
+        self.gateway = Gateway(self.given["socket"])
+        self.progress = Progress(self.given["progress_path"])
+        self.known = self.gateway.servers()
+        names = list(self.known) if self.given["cells"] is None else self.given["cells"]
+        self.names = [name for name in names if name in self.known]
+        self.unknown = sorted(set(names) - set(self.known))
+
+    def keep(self) -> None:
+        """Write which cells are drained, for the next start of HAProxy."""
+        path = Path(self.given["kept_in"])
+        if path.parent.is_dir() and not self.module.check_mode:
+            ports = {name: int(port) for name, port in self.given["ports"].items()}
+            rewrite(path, haproxy.kept(self.known, ports))
+
+    def switch(self, names: list[str], state: str) -> None:
+        """Drain cells or put them back. It is kept first: a worker that is started meanwhile knows it, too."""
+        drained = state == "drain"
+        self.known = haproxy.with_state(self.known, names, drained)
+        self.keep()
+        deadline = time.monotonic() + START_S
+        while True:
+            self.gateway.set([self.known[name] for name in names], state)
+            now = self.gateway.servers()
+            if all(now[name].drained == drained for name in names if name in now):
+                return
+            if time.monotonic() > deadline:
+                self.module.fail_json(msg=f"HAProxy does not {state} {', '.join(names)}: its journal says why")
+            time.sleep(POLL_S)
+
+    def drain(self) -> bool:
+        """Whether a cell was not drained before."""
+        fresh = [name for name in self.names if not self.known[name].drained]
+        faults = haproxy.left_alone(fresh, self.gateway.look(), self.given["models"])
+        if faults:
+            self.module.fail_json(msg=f"{'; '.join(faults)}. Nothing was drained", last=True)
+        if self.module.check_mode or not self.names:
+            return bool(fresh)
+        if fresh:
+            self.switch(fresh, "drain")
+        left = self.wait(lambda cell: cell.sessions == 0, "{} still runs {} requests")
+        if left:
+            self.switch(fresh, "ready")
+            timeout, count = self.given["timeout"], sum(cell.sessions for cell in left.values())
+            requests = "1 request still runs" if count == 1 else f"{count} requests still run"
+            self.module.fail_json(
+                msg=f"{requests} on {', '.join(sorted(left))} after {timeout} s, so nothing was taken out of the"
+                f" gateway: run this again later, or set {self.given['setting']} to more than {timeout}"
+            )
+        return bool(fresh)
+
+    def ready(self) -> bool:
+        """Whether a cell was drained before."""
+        fresh = [name for name in self.names if self.known[name].drained]
+        if self.module.check_mode or not fresh:
+            return bool(fresh)
+        self.switch(fresh, "ready")
+        if self.given["timeout"]:
+            down = self.wait(lambda cell: cell.up, "the gateway does not see {} as up yet")
+            if down:
+                self.module.fail_json(
+                    msg=f"after {self.given['timeout']} s the gateway does not see {', '.join(sorted(down))} as up: its"
+                    " GET /health must answer 200 to this host"
+                )
+        return True
+
+    def wait(self, done: Any, words: str) -> dict[str, haproxy.Cell]:
+        """Wait until all cells are as wanted; those that are not when time has run out."""
+        began = time.monotonic()
+        while True:
+            found = self.gateway.look()
+            left = {name: found[name] for name in self.names if name in found and not done(found[name])}
+            waited = time.monotonic() - began
+            if not left or waited > self.given["timeout"]:
+                return left
+            news = words.format(", ".join(sorted(left)), sum(cell.sessions for cell in left.values()))
+            self.progress.say(f"{news}, {waited:.0f} s")
+            time.sleep(POLL_S)
+
+    def results(self, changed: bool) -> dict[str, Any]:
+        """What is returned."""
+        found = {name: cell for name, cell in self.gateway.look().items() if name in self.names}
+        return {
+            "changed": changed,
+            "running": True,
+            "cells": {name: asdict(cell) for name, cell in found.items()},
+            "answering": haproxy.answering(found),
+            "unknown": self.unknown,
+        }
+
+
+def nobody(module: AnsibleModule) -> None:
+    """HAProxy does not run: nothing gets requests, and what it will read when it starts is all there is to see to."""
+    path = Path(module.params["kept_in"])
+    if module.params["state"] == "kept" and path.exists() and not module.check_mode:
+        ports = {name: int(port) for name, port in module.params["ports"].items()}
+        rewrite(path, haproxy.kept(haproxy.read_kept(path.read_text()), ports))
+    module.exit_json(changed=False, running=False, cells={}, answering=[], unknown=module.params["cells"] or [])
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "socket": {"type": "path", "required": True},
+            "cells": {"type": "list", "elements": "str"},
+            "state": {"type": "str", "choices": ["looked_at", "drained", "ready", "kept"], "default": "looked_at"},
+            "timeout": {"type": "int", "default": 600},
+            "setting": {"type": "str", "default": "gateway_drain_timeout"},
+            "models": {"type": "dict", "default": {}},
+            "ports": {"type": "dict", "default": {}},
+            "kept_in": {"type": "path", "default": "/etc/heteroserve/gateway/drained"},
+            "progress_path": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        run = Run(module)
+        changed = False
+        if module.params["state"] == "drained":
+            changed = run.drain()
+        elif module.params["state"] == "ready":
+            changed = run.ready()
+        elif module.params["state"] == "kept":
+            run.keep()
+        results = run.results(changed)
+    except NotRunningError:
+        nobody(module)
+    module.exit_json(**results)
+
+
+if __name__ == "__main__":
+    main()

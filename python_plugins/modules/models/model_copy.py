@@ -1,0 +1,279 @@
+#!/usr/bin/python
+"""Ansible module: a model's weights on this host, as the store has them."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model_copy
+short_description: Copy a model's weights from the store, file by file, and check every one
+description:
+  - Fetches by rsync what the folder O(path) lacks, and compares SHA-256 with what the store's host told Ansible.
+    The folder appears when all of it is right; a copy that was cut short goes on at the next run where it stopped.
+  - A file that is not what it should be is fetched again and put in the place of the wrong one.
+  - Where the operator has put the weights on this host (O(origin)), nothing is copied and O(path) is a link to them.
+options:
+  name: {description: The model's name., type: str, required: true}
+  path: {description: Folder of the weights on this host., type: path, required: true}
+  origin: {description: Folder that the operator names as the source., type: path}
+  files: {description: Size and sha256 of each file as M(model_manifest) returns them., type: dict, required: true}
+  url: {description: Where the store offers the folder; nothing on the store's own host., type: str}
+  store: {description: "Name of the store's host, for sentences.", type: str, required: true}
+  limit_mb: {description: MB a second at most; 0 for no limit., type: int, default: 0}
+  verify:
+    description: Whether to read every file again even if size and time are unchanged.
+    type: bool
+    default: false
+  progress_path: {description: File for the line that says what is being done., type: path}
+author: [HeteroServe (@heteroserve)]
+"""
+
+EXAMPLES = r"""
+- name: Ensure the host has the weights
+  model_copy:
+    name: llama
+    path: /var/lib/heteroserve/models/llama
+    files: "{{ offered.files }}"
+    url: rsync://10.20.5.13:8730/llama/
+    store: r7615-1
+"""
+
+RETURN = r"""
+bytes: {description: Size of the weights., returned: success, type: int}
+fetched: {description: Files that were fetched., returned: success, type: list}
+"""
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.heteroserve.common.files import locked, missing_space, remove_tree, write_whole
+from ansible.module_utils.heteroserve.common.progress import Progress
+from ansible.module_utils.heteroserve.models.weights import (
+    MANIFEST,
+    checksums,
+    contents,
+    differing,
+    fault_of_files,
+    note,
+    read_manifest,
+)
+
+# rsync's exit codes that another attempt may mend: sockets, streams and time-outs.
+PASSING = (5, 10, 12, 30, 35)
+ATTEMPTS = 5
+
+
+class CopyError(Exception):
+    """One sentence that says what cannot be copied and what to do."""
+
+
+class Copy:
+    """One model on its way from the store to this host."""
+
+    def __init__(self, parameters: dict[str, Any], progress: Progress) -> None:
+        self.name: str = parameters["name"]
+        self.target = Path(parameters["path"])
+        self.partial = self.target.parent / ".partial" / self.target.name
+        self.files: dict[str, Any] = parameters["files"]
+        self.url: str = parameters["url"]
+        self.limit: int = parameters["limit_mb"]
+        self.verify: bool = parameters["verify"]
+        self.progress = progress
+        self.notes: dict[str, Any] = {}
+
+    def wrong(self) -> list[str]:
+        """Files that the target lacks or has otherwise; what is right is noted."""
+        noted = read_manifest(self.target / MANIFEST)["files"]
+        wrong, unsure = differing(self.target, self.files, noted, self.verify)
+        for name in set(self.files) - {*wrong, *unsure}:
+            self.notes[name] = noted[name]
+        return sorted(wrong + self.check(self.target, unsure))
+
+    def surplus(self) -> list[Path]:
+        """Files of the target that the store has not."""
+        if not self.target.is_dir():
+            return []
+        return [path for path in contents(self.target) if str(path.relative_to(self.target)) not in self.files]
+
+    def check(self, folder: Path, names: list[str]) -> list[str]:
+        """Read files of a folder; those that are not what the store has. The others are noted."""
+
+        def tell(done: int, total: int) -> None:
+            self.progress.say(f"{self.name}: checked {done / 1e9:.1f} of {total / 1e9:.1f} GB")
+
+        wrong = [name for name in names if not (folder / name).is_file()]
+        present = {folder / name: name for name in names if name not in wrong}
+        if present:
+            self.progress.say(f"{self.name}: checking {len(present)} files")
+        for path, digest in checksums(list(present), tell).items():
+            if digest == self.files[present[path]]["sha256"]:
+                self.notes[present[path]] = note(path, digest)
+            else:
+                wrong.append(present[path])
+        return wrong
+
+    def fetch(self, names: list[str]) -> None:
+        """Bring files into the partial folder, whole and right. Raises CopyError."""
+        needed = sum(self.files[name]["size"] for name in names)
+        have = sum(path.stat().st_size for path in self.partial.rglob("*") if path.is_file())
+        fault = missing_space(self.partial, needed - have, f"model {self.name}", "model_store_path")
+        if fault:
+            raise CopyError(fault)
+        self.partial.mkdir(parents=True, exist_ok=True)
+        for _ in range(2):  # what another run left may be wrong; what comes anew is not
+            self.rsync(names)
+            names = self.check(self.partial, names)
+            for name in names:
+                (self.partial / name).unlink(missing_ok=True)
+            if not names:
+                return
+        raise CopyError(
+            f"models: {self.name}: {', '.join(names)} came twice with another SHA-256 than the store has noted: run"
+            " this stage again, and look at the store's disk if that does not help"
+        )
+
+    def rsync(self, names: list[str]) -> None:
+        """Run rsync until it has brought all, going on where it stopped. Raises CopyError."""
+        total = sum(self.files[name]["size"] for name in names)
+        with tempfile.NamedTemporaryFile("w", suffix=".files") as listed:
+            listed.write("\n".join(names))
+            listed.flush()
+            # --append goes on behind what is there without reading it again; its checksum is compared afterwards.
+            command = ["rsync", "--append", "--copy-links", "--times", "--chmod=D0755,F0644", "--info=progress2"]
+            command += ["--outbuf=L", "--timeout=60", "--contimeout=20", f"--files-from={listed.name}"]
+            command += [f"--bwlimit={self.limit}M"] if self.limit else []
+            for attempt in range(ATTEMPTS):
+                status, words = self.run([*command, self.url, f"{self.partial}/"], total)
+                if status == 0:
+                    return
+                if status not in PASSING or attempt == ATTEMPTS - 1:
+                    break
+                self.progress.say(f"{self.name}: {words}; trying again")
+                time.sleep(2**attempt)
+        raise CopyError(f"models: {self.name}: {self.url} cannot be copied: {words}")
+
+    def run(self, command: list[str], total: int) -> tuple[int, str]:
+        """One rsync: its status and its last words. If this module is killed, the closed pipe ends rsync."""
+        with tempfile.TemporaryFile("w+") as errors:
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, "LC_ALL": "C"}
+            )
+            assert process.stdout is not None
+            for line in process.stdout:  # lines end with a carriage return, which counts as an end here
+                if found := re.match(r"\s*([\d,]+)\s+\d+%\s+(\S+/s)", line):
+                    done = int(found[1].replace(",", ""))
+                    self.progress.say(f"{self.name}: copied {done / 1e9:.2f} of {total / 1e9:.2f} GB, {found[2]}")
+            status = process.wait()
+            errors.seek(0)
+            lines = [line for line in errors.read().splitlines() if line.strip()]
+        return status, " ".join(lines[-2:])[-300:] or f"rsync ended with status {status}"
+
+    def place(self, names: list[str]) -> None:
+        """Put what was fetched where it belongs, at once or file by file, and note it."""
+        for name in names:  # rsync leaves a file that it was killed at to its owner alone
+            (self.partial / name).chmod(0o644)
+        if self.target.is_dir():
+            for name in names:
+                (self.target / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(self.partial / name, self.target / name)
+            for path in self.surplus():
+                path.unlink()
+            self.write_notes(self.target)
+            remove_tree(self.partial)
+        else:
+            for path in contents(self.partial):
+                if str(path.relative_to(self.partial)) not in self.files:
+                    path.unlink()
+            self.write_notes(self.partial)
+            os.replace(self.partial, self.target)
+
+    def write_notes(self, folder: Path) -> None:
+        """Keep what was read, so that a later run need not read it again."""
+        source = read_manifest(folder / MANIFEST)["source"]
+        text = json.dumps({"source": source, "files": dict(sorted(self.notes.items()))}, indent=1) + "\n"
+        path = folder / MANIFEST
+        if not path.exists() or path.read_text() != text:
+            write_whole(path, text, 0o644)
+
+
+def own_folder(module: AnsibleModule, origin: Path, target: Path) -> None:
+    """End with a link to what the operator has put on this host, if that is whole and what the store has."""
+    fault = fault_of_files(module.params["name"], origin)
+    if not fault:
+        wrong, _ = differing(origin, module.params["files"], {}, False)
+        if wrong:
+            fault = (
+                f"models: {module.params['name']}: {origin} on this host is not what {module.params['store']} has there"
+                f" ({wrong[0]} differs): make them the same, or remove it here so that it is copied"
+            )
+    if fault:
+        module.fail_json(msg=fault)
+    size = sum(path.stat().st_size for path in contents(origin))
+    if target == origin or (target.is_symlink() and Path(os.readlink(target)) == origin):
+        module.exit_json(changed=False, bytes=size, fetched=[])
+    if not module.check_mode:
+        target.unlink(missing_ok=True)
+        target.symlink_to(origin)
+    module.exit_json(changed=True, bytes=size, fetched=[])
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "path": {"type": "path", "required": True},
+            "origin": {"type": "path"},
+            "files": {"type": "dict", "required": True},
+            "url": {"type": "str"},
+            "store": {"type": "str", "required": True},
+            "limit_mb": {"type": "int", "default": 0},
+            "verify": {"type": "bool", "default": False},
+            "progress_path": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    os.umask(0o022)
+    target, files = Path(module.params["path"]), module.params["files"]
+    name, store = module.params["name"], module.params["store"]
+    copied = target.is_dir() and not target.is_symlink()
+    if module.params["origin"]:
+        origin = Path(module.params["origin"])
+        if origin.is_dir() and (not copied or target == origin):
+            own_folder(module, origin, target)
+        if not files:
+            module.fail_json(
+                msg=f"models: {name}: source.path {origin} is neither on this host nor on the store's host {store}:"
+                " put the weights there on one of them, or mend the path"
+            )
+    size = sum(file["size"] for file in files.values())
+    if not module.params["url"] or not files:  # the store's own host; or a first look, before the store has anything
+        module.exit_json(changed=not copied, bytes=size, fetched=[])
+    copy = Copy(module.params, Progress(module.params["progress_path"]))
+    if module.check_mode:
+        module.exit_json(changed=not copied or bool(copy.wrong() or copy.surplus()), bytes=size, fetched=[])
+    waiting = f"{name}: waiting for an earlier run that copies these weights"
+    with locked(copy.partial.with_name(f".{target.name}.lock"), lambda: copy.progress.say(waiting)):
+        if target.is_symlink():
+            target.unlink()  # to a folder that is there no more
+        wrong, surplus = copy.wrong(), copy.surplus()
+        try:
+            if wrong:
+                copy.fetch(wrong)
+        except CopyError as error:
+            module.fail_json(msg=str(error))
+        if wrong or surplus or not copied:
+            copy.place(wrong)
+        else:
+            copy.write_notes(target)
+    module.exit_json(changed=bool(wrong or surplus or not copied), bytes=size, fetched=wrong)
+
+
+if __name__ == "__main__":
+    main()
