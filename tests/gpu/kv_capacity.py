@@ -20,10 +20,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python_plugins" / "module_utils"))
 from heteroserve.common.machine import open_machine
 from heteroserve.facts.collect import collect
+from heteroserve.inventory.models import ModelSource
 from heteroserve.plan.model_cards import card_named
 from heteroserve.plan.model_shape import config_of
 from heteroserve.plan.planner import HostEntry, ModelRequest, PlanRequest, make_plan
-from heteroserve.plan.schema import Cell, ModelSource
+from heteroserve.plan.schema import Cell
 
 START = """
 import json, sys

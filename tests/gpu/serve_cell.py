@@ -28,8 +28,9 @@ from heteroserve.common import processes  # noqa: E402
 from heteroserve.common.machine import open_machine  # noqa: E402
 from heteroserve.facts.collect import collect  # noqa: E402
 from heteroserve.health.openai import ask  # noqa: E402
+from heteroserve.inventory.models import ModelSource  # noqa: E402
 from heteroserve.plan.planner import HostEntry, ModelRequest, PlanRequest, make_plan  # noqa: E402
-from heteroserve.plan.schema import Cell, ModelSource, Plan  # noqa: E402
+from heteroserve.plan.schema import Cell, Plan  # noqa: E402
 from heteroserve.serving.ray_serve import serve_config, verdict  # noqa: E402
 
 from tests.bench.bench_gateway import rate  # noqa: E402

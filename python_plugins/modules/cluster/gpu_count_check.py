@@ -45,16 +45,14 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.cluster.api import connect, kubernetes
 from ansible.module_utils.heteroserve.cluster.gpu_counts import (
-    RESOURCES,
     Difference,
     Expected,
     HostState,
     NodeState,
     PodState,
-    Sharing,
     differences,
-    vendor_of,
 )
+from ansible.module_utils.heteroserve.cluster.gpu_plugins import RESOURCES, Sharing, vendor_of
 from ansible.module_utils.heteroserve.common.faults import listing
 from ansible.module_utils.heteroserve.common.records import from_dict
 

@@ -43,7 +43,8 @@ gpu_hosts: {description: Hosts that have GPUs of these vendors., returned: succe
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.heteroserve.cluster.gpu_counts import RESOURCES, Sharing, expected, shortage, values_of
+from ansible.module_utils.heteroserve.cluster.gpu_counts import expected, shortage
+from ansible.module_utils.heteroserve.cluster.gpu_plugins import RESOURCES, Sharing, values_of
 from ansible.module_utils.heteroserve.common.faults import listing
 from ansible.module_utils.heteroserve.facts.declared import hardware_of
 from ansible.module_utils.heteroserve.facts.hardware import hardware_from_dict

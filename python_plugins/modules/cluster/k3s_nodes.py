@@ -33,7 +33,7 @@ labels: {description: "Node to labels that have to change, null for one that has
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.heteroserve.cluster.k3s import Node, label_changes, labels, leaving
+from ansible.module_utils.heteroserve.cluster.nodes import Node, label_changes, labels, leaving
 from ansible.module_utils.heteroserve.facts.declared import hardware_of
 from ansible.module_utils.heteroserve.facts.hardware import hardware_from_dict
 

@@ -37,7 +37,8 @@ import urllib.error
 import urllib.request
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.heteroserve.health.endpoint import cell_url, server_rows, status_table, summary
+from ansible.module_utils.heteroserve.gateway.haproxy import server_rows
+from ansible.module_utils.heteroserve.health.endpoint import cell_url, status_table, summary
 
 
 def state_of(url: str) -> str:

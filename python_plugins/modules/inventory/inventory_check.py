@@ -35,7 +35,8 @@ faults: {description: One sentence for each fault., returned: always, type: list
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.common.faults import listing
 from ansible.module_utils.heteroserve.common.processes import taken_ports
-from ansible.module_utils.heteroserve.inventory.schema import Fault, Inventory, check, number
+from ansible.module_utils.heteroserve.common.records import number
+from ansible.module_utils.heteroserve.inventory.schema import Fault, Inventory, check
 
 
 def ports_in_use(inventory: Inventory) -> list[Fault]:

@@ -9,18 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from heteroserve.cluster.gpu_counts import (
-    VENDOR_LABEL,
-    Expected,
-    HostState,
-    NodeState,
-    PodState,
-    Sharing,
-    differences,
-    expected,
-    shortage,
-    values_of,
-)
+from heteroserve.cluster.gpu_counts import Expected, HostState, NodeState, PodState, differences, expected, shortage
+from heteroserve.cluster.gpu_plugins import VENDOR_LABEL, Sharing, values_of
 from heteroserve.facts.hardware import Accelerator, hardware_from_dict
 
 from python_plugins.modules.cluster.gpu_node_state import state_of

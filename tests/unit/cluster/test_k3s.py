@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from heteroserve.cluster.k3s import (
-    HostState,
-    Node,
-    join,
-    label_changes,
-    labels,
-    leaving,
-    parsed,
-    server_count_fault,
-    upgrade_fault,
-)
+from heteroserve.cluster.k3s import HostState, join, parsed, upgrade_fault
+from heteroserve.cluster.nodes import Node, label_changes, labels, leaving
+from heteroserve.inventory.schema import server_count_fault
 
 SERVERS = {"a": "10.0.0.1", "b": "10.0.0.2", "c": "10.0.0.3"}
 BARE = HostState(installed=None, active=False, initialized=False, server_url=None)

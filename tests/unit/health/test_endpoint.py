@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 
-from heteroserve.health.endpoint import curl_line, server_rows, targets
+from heteroserve.gateway.haproxy import server_rows
+from heteroserve.health.endpoint import curl_line, targets
 
 PLAN = {
     "models": [{"name": "a", "chat": True}, {"name": "b", "chat": False}],

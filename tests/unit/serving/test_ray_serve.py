@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from heteroserve.plan.schema import Cell, Expectation, Limits, ModelSource, Placement, PlannedModel
-from heteroserve.serving.ray_serve import explain, last_error, serve_config, up_to_date, verdict
+from heteroserve.common.logs import last_error
+from heteroserve.inventory.models import ModelSource
+from heteroserve.plan.schema import Cell, Expectation, Limits, Placement, PlannedModel
+from heteroserve.serving.ray_serve import explain, serve_config, up_to_date, verdict
 
 MODEL = PlannedModel("llama", ModelSource(path="/m"), 4096, "float32", None, 1, 4, 1)
 LIMITS = Limits(4096, 16, 2**30, 1000, 2**31, 2**31)

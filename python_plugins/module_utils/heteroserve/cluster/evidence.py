@@ -9,8 +9,8 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
+from ..common.logs import last_error
 from ..serving.names import SPEC
-from ..serving.ray_serve import last_error
 from . import quantities
 from .operator_log import last_word
 
@@ -173,18 +173,3 @@ def one_line(text: str, most: int = 300) -> str:
     """Text without line breaks, cut where it is very long."""
     short = " ".join(text.split())
     return (short if len(short) <= most else f"{short[: most - 3]}...").rstrip(".")
-
-
-def applications(evidence: Evidence) -> dict[str, Any]:
-    """Serve's applications as KubeRay shows them, in the words of Serve's own REST API."""
-    status = (evidence.service or {}).get("status") or {}
-    found: dict[str, Any] = {}
-    # While a cluster is pending the active one's applications are not in the status.
-    for which in ("activeServiceStatus", "pendingServiceStatus"):
-        for name, one in ((status.get(which) or {}).get("applicationStatuses") or {}).items():
-            found[name] = {
-                "status": one.get("status", ""),
-                "message": one.get("message", ""),
-                "deployments": one.get("serveDeploymentStatuses") or {},
-            }
-    return {"applications": found}

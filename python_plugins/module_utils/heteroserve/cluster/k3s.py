@@ -1,4 +1,4 @@
-"""What has to be done to bring one host, and the nodes of a cluster, to what the inventory says: pure decisions.
+"""What has to be done to bring K3s on one host to what the inventory says: pure decisions.
 
 K3s's rules behind them: docs.k3s.io/upgrades (no downgrade, no minor version left out),
 docs.k3s.io/datastore/ha-embedded (an odd number of servers, the first one starts the cluster and the others join it),
@@ -11,8 +11,6 @@ import re
 from dataclasses import dataclass
 
 VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)(?:-[\w.]+)?\+k3s(\d+)")
-LABEL = "heteroserve.io/"
-LABEL_VALUE = 63  # characters that Kubernetes takes
 
 
 @dataclass(frozen=True)
@@ -93,67 +91,3 @@ def join(host: str, is_server: bool, servers: dict[str, str], answering: tuple[s
         f"no server answers at {', '.join(urls[name] for name in others)}: start one of them"
         f" (systemctl status k3s on it), then run this again",
     )
-
-
-def server_count_fault(servers: int) -> str | None:
-    """Why so many servers make no cluster; None if they do."""
-    if servers == 0:
-        return "k3s_server: the group is empty; name one host in it, or three for high availability"
-    if servers % 2 == 0:
-        return (
-            f"k3s_server: {servers} servers lose their majority as soon as {servers - 1} would; name {servers - 1} or"
-            f" {servers + 1} hosts in it"
-        )
-    return None
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node as the API shows it."""
-
-    name: str
-    server: bool
-    ready: bool
-    labels: dict[str, str]
-
-
-def leaving(
-    nodes: tuple[Node, ...], inventory: tuple[str, ...], retired: tuple[str, ...]
-) -> tuple[tuple[str, ...], str | None]:
-    """Nodes that the inventory does not name, or names as retired; and why they must not be taken out, if so."""
-    gone = tuple(node.name for node in nodes if node.name not in inventory or node.name in retired)
-    staying = [node for node in nodes if node.name not in gone]
-    servers = [node for node in nodes if node.server]
-    left = [node for node in servers if node.name not in gone]
-    if not gone:
-        return (), None
-    if not staying:
-        return gone, "the inventory names none of the cluster's nodes: is it the right one?"
-    ready = sum(node.ready for node in left)
-    if len(left) < len(servers) and ready <= len(servers) // 2:
-        out = ", ".join(node.name for node in servers if node.name in gone)
-        return gone, (
-            f"without {out} only {ready} of {len(servers)} servers would be ready, which is no majority: take out one"
-            " server at a time, or add servers first"
-        )
-    return gone, None
-
-
-def labels(accelerator: str, vendor: str, count: int, models: tuple[str, ...]) -> dict[str, str]:
-    """Labels of a node: what it has, and ``heteroserve.io/model-NAME`` for what the plan runs on it."""
-    found = {
-        f"{LABEL}accelerator": accelerator,
-        f"{LABEL}accelerator-vendor": vendor,
-        f"{LABEL}accelerator-count": str(count),
-    }
-    for model in models:
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", model)[: LABEL_VALUE - len("model-")].strip("-._")
-        found[f"{LABEL}model-{name}"] = "true"
-    return found
-
-
-def label_changes(now: dict[str, str], wanted: dict[str, str]) -> dict[str, str | None]:
-    """What to merge into a node's labels; None takes one away. Labels of others are left alone."""
-    ours = {key: value for key, value in now.items() if key.startswith(LABEL)}
-    changes: dict[str, str | None] = {key: value for key, value in wanted.items() if ours.get(key) != value}
-    return changes | dict.fromkeys(set(ours) - set(wanted))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..serving.diagnosis import Finding, operator_down
-from ..serving.names import PART_OF
 from .evidence import Evidence, condition, one_line
+from .labels import PART_OF
+from .pods import Finding, operator_down
 
 Object = Mapping[str, Any]
 

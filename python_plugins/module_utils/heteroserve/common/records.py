@@ -7,11 +7,12 @@ that is read wrongly would be carried out wrongly.
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -112,3 +113,83 @@ def _name(value: Any) -> str:
     return {dict: "a mapping", list: "a list", str: "text", int: "a number", float: "a number"}.get(
         type(value), type(value).__name__
     )
+
+
+def number(value: Any) -> int | None:
+    """An integer, also one typed on the command line, where everything is text; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    return int(value) if isinstance(value, str) and re.fullmatch(r"\d+", value) else None
+
+
+def type_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]]:
+    """Every place in ``data`` that does not fit ``kind``: (key path, what was found, what to set)."""
+    origin = typing.get_origin(kind)
+    if kind is Any:
+        return []
+    if origin in (types.UnionType, typing.Union):
+        choices = [choice for choice in typing.get_args(kind) if choice is not type(None)]
+        if data is None:
+            return []
+        return min((type_faults(choice, data, key) for choice in choices), key=len)
+    if origin is Literal:
+        choices = list(map(str, typing.get_args(kind)))
+        if data in choices:
+            return []
+        near = get_close_matches(str(data), choices, n=1)
+        fix = f"did you mean {near[0]}?" if near else f"set one of: {', '.join(choices)}"
+        return [(key, f"{data!r} does not exist", fix)]
+    if origin in (list, tuple):
+        if not isinstance(data, (list, tuple)):
+            return [(key, f"{shown(data)}", "set a list")]
+        item = typing.get_args(kind)[0]
+        return [fault for index, value in enumerate(data) for fault in type_faults(item, value, f"{key}[{index}]")]
+    if origin is dict or kind is dict:
+        if not isinstance(data, dict):
+            return [(key, f"{shown(data)}", "set a mapping")]
+        value_kind = typing.get_args(kind)[1] if typing.get_args(kind) else Any
+        return [fault for name, value in data.items() for fault in type_faults(value_kind, value, f"{key}.{name}")]
+    if dataclasses.is_dataclass(kind):
+        return _mapping_faults(kind, data, key)
+    return _scalar_faults(kind, data, key)
+
+
+def _mapping_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]]:
+    if not isinstance(data, dict):
+        return [(key, f"{shown(data)}", "set a mapping")]
+    known = {item.name: item for item in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    faults = []
+    for name, value in data.items():
+        if name in known:
+            faults += type_faults(hints[name], value, f"{key}.{name}")
+        else:
+            near = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+            fix = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            faults.append((f"{key}.{name}", "unknown key", fix))
+    for name, item in known.items():
+        if name not in data and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            faults.append((f"{key}.{name}", "missing", "set it"))
+    return faults
+
+
+def _scalar_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]]:
+    fits = {
+        bool: isinstance(data, bool) or str(data).lower() in ("true", "false", "yes", "no"),
+        int: number(data) is not None,
+        float: not isinstance(data, bool) and re.fullmatch(r"\d+(\.\d+)?", str(data)) is not None,
+        str: isinstance(data, str) and data != "",
+    }
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    return [] if fits[kind] else [(key, shown(data), f"set {words[kind]}")]
+
+
+def shown(data: Any) -> str:
+    """What stands there, in words."""
+    if data == "":
+        return "found nothing"
+    if isinstance(data, dict):
+        return "found a mapping"
+    return "found a list" if isinstance(data, list) else f"found {data!r}"

@@ -132,3 +132,13 @@ def read_kept(text: str) -> dict[str, Server]:
 def with_state(known: dict[str, Server], names: list[str], drained: bool) -> dict[str, Server]:
     """The same servers, some of them drained, or not."""
     return {name: replace(item, drained=drained) if name in names else item for name, item in known.items()}
+
+
+def server_rows(statistics: str) -> dict[str, dict[str, str]]:
+    """HAProxy's view of each cell, from its statistics in CSV (management guide, section 9.1)."""
+    lines = statistics.lstrip("# ").splitlines()
+    return {
+        row["svname"]: row
+        for row in csv.DictReader(lines)
+        if row["svname"] not in ("FRONTEND", "BACKEND") and row["pxname"].startswith("model-")
+    }

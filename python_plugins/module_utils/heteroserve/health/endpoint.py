@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shlex
 from dataclasses import dataclass
@@ -56,16 +55,6 @@ def chosen_part(plan: dict[str, Any], cells: list[str] | None) -> dict[str, Any]
 def cell_url(cell: dict[str, Any]) -> str:
     """Where a cell answers: on its first host."""
     return f"http://{cell['address']}:{cell['ports']['serve']}"
-
-
-def server_rows(statistics: str) -> dict[str, dict[str, str]]:
-    """HAProxy's view of each cell, from its statistics in CSV (management guide, section 9.1)."""
-    lines = statistics.lstrip("# ").splitlines()
-    return {
-        row["svname"]: row
-        for row in csv.DictReader(lines)
-        if row["svname"] not in ("FRONTEND", "BACKEND") and row["pxname"].startswith("model-")
-    }
 
 
 def status_table(plan: dict[str, Any], states: dict[str, str], servers: dict[str, dict[str, str]]) -> str:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import types
 import typing
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from ..cluster.k3s import server_count_fault
+from ..common.records import number, shown, type_faults
 from ..plan.builds import engines_of, obtainable
-from ..plan.request import ModelRequest
+from .models import ModelRequest
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -284,47 +283,6 @@ def _keys(inventory: Inventory) -> list[Fault]:
     return faults
 
 
-def number(value: Any) -> int | None:
-    """An integer, also one typed on the command line, where everything is text; None for anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    return int(value) if isinstance(value, str) and re.fullmatch(r"\d+", value) else None
-
-
-def type_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]]:
-    """Every place in ``data`` that does not fit ``kind``: (key path, what was found, what to set)."""
-    origin = typing.get_origin(kind)
-    if kind is Any:
-        return []
-    if origin in (types.UnionType, typing.Union):
-        choices = [choice for choice in typing.get_args(kind) if choice is not type(None)]
-        if data is None:
-            return []
-        return min((type_faults(choice, data, key) for choice in choices), key=len)
-    if origin is Literal:
-        choices = list(map(str, typing.get_args(kind)))
-        if data in choices:
-            return []
-        near = get_close_matches(str(data), choices, n=1)
-        fix = f"did you mean {near[0]}?" if near else f"set one of: {', '.join(choices)}"
-        return [(key, f"{data!r} does not exist", fix)]
-    if origin in (list, tuple):
-        if not isinstance(data, (list, tuple)):
-            return [(key, f"{_shown(data)}", "set a list")]
-        item = typing.get_args(kind)[0]
-        return [fault for index, value in enumerate(data) for fault in type_faults(item, value, f"{key}[{index}]")]
-    if origin is dict or kind is dict:
-        if not isinstance(data, dict):
-            return [(key, f"{_shown(data)}", "set a mapping")]
-        value_kind = typing.get_args(kind)[1] if typing.get_args(kind) else Any
-        return [fault for name, value in data.items() for fault in type_faults(value_kind, value, f"{key}.{name}")]
-    if dataclasses.is_dataclass(kind):
-        return _mapping_faults(kind, data, key)
-    return _scalar_faults(kind, data, key)
-
-
 SPEC_TYPES = {"str": str, "path": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 
 
@@ -337,7 +295,7 @@ def option_faults(spec: dict[str, Any], data: Any, key: str) -> list[tuple[str, 
         return type_faults(Literal[tuple(spec["choices"])], data, key)
     if kind is list:
         if not isinstance(data, list):
-            return [(key, _shown(data), "set a list")]
+            return [(key, shown(data), "set a list")]
         item = {**spec, "type": spec.get("elements", "raw")}
         return [fault for index, value in enumerate(data) for fault in option_faults(item, value, f"{key}[{index}]")]
     if kind is dict and spec.get("options") and isinstance(data, dict):
@@ -352,39 +310,13 @@ def option_faults(spec: dict[str, Any], data: Any, key: str) -> list[tuple[str, 
     return type_faults(kind, data, key)
 
 
-def _mapping_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]]:
-    if not isinstance(data, dict):
-        return [(key, f"{_shown(data)}", "set a mapping")]
-    known = {item.name: item for item in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
-    faults = []
-    for name, value in data.items():
-        if name in known:
-            faults += type_faults(hints[name], value, f"{key}.{name}")
-        else:
-            near = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-            fix = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            faults.append((f"{key}.{name}", "unknown key", fix))
-    for name, item in known.items():
-        if name not in data and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-            faults.append((f"{key}.{name}", "missing", "set it"))
-    return faults
-
-
-def _scalar_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]]:
-    fits = {
-        bool: isinstance(data, bool) or str(data).lower() in ("true", "false", "yes", "no"),
-        int: number(data) is not None,
-        float: not isinstance(data, bool) and re.fullmatch(r"\d+(\.\d+)?", str(data)) is not None,
-        str: isinstance(data, str) and data != "",
-    }
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    return [] if fits[kind] else [(key, _shown(data), f"set {words[kind]}")]
-
-
-def _shown(data: Any) -> str:
-    if data == "":
-        return "found nothing"
-    if isinstance(data, dict):
-        return "found a mapping"
-    return "found a list" if isinstance(data, list) else f"found {data!r}"
+def server_count_fault(servers: int) -> str | None:
+    """Why so many servers make no cluster; None if they do."""
+    if servers == 0:
+        return "k3s_server: the group is empty; name one host in it, or three for high availability"
+    if servers % 2 == 0:
+        return (
+            f"k3s_server: {servers} servers lose their majority as soon as {servers - 1} would; name {servers - 1} or"
+            f" {servers + 1} hosts in it"
+        )
+    return None

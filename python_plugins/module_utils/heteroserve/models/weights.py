@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.files import sha256_of
+from ..plan.schema import PlannedModel
 
 # In a folder of weights that HeteroServe made: where they come from, and size, time and SHA-256 of each file.
 MANIFEST = "heteroserve-weights.json"
@@ -123,3 +124,8 @@ def differing(folder: Path, wanted: dict[str, Any], noted: dict[str, Any], verif
         elif verify or noted.get(name, {}).get("sha256") != file["sha256"] or not unchanged(path, noted[name]):
             unsure.append(name)
     return wrong, unsure
+
+
+def weights_path(models_path: str, model: PlannedModel) -> str:
+    """Where model_store puts the weights on a host, and where a pod finds them."""
+    return f"{models_path.rstrip('/')}/{model.folder}"

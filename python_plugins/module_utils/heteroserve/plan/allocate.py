@@ -11,10 +11,10 @@ import heapq
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from ..inventory.models import ModelRequest
 from .bays import Bay, HostShape
 from .fit import Fit
 from .memory import Wanted
-from .request import ModelRequest
 from .schema import Placement
 
 ALMOST = 0.8  # of the best score: good enough not to spread a model over one more kind of accelerator

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import replace
 
 from .allocate import Board, Replica
-from .fit import Fit
-from .names import cell_prefix, natural, short_kind
+from .names import cell_prefix, natural, pool_name
+from .ports import Ports, port_names
 from .request import HostEntry, PlanOptions
 from .schema import Cell, Placement, Plan, PlannedModel, cell_digest
-
-BLOCK = 20  # ports a cell has; replicas with many Ray workers take several blocks
-RAY_PORTS = (
-    "serve", "dashboard", "gcs", "dashboard_agent", "metrics", "haproxy_metrics", "haproxy_stats",
-    "client", "node_manager", "object_manager", "runtime_env_agent", "dashboard_agent_grpc",
-    "fallback", "fallback_grpc",
-)  # fmt: skip
-RAY_OWN_WORKERS = 24  # Serve's controller, proxies and routers, and the idle workers that Ray keeps ready
-REPLICA_PORTS = 16  # ports a replica: Serve takes a new one for each restart, and gives back those of the dead late
-LAST_PORT = 65535
-
-
-def pool_name(fit: Fit) -> str:
-    """Model, accelerator, engine and tensor_parallel_size in one name."""
-    stages = f"x{fit.stages}" if fit.stages > 1 else ""
-    label = re.sub(r"[^a-z0-9.]+", "-", fit.model.lower()).strip("-")
-    return f"{label}-{short_kind(fit.kind)}-{fit.engine}-tp{fit.tensor_parallel_size}{stages}"
 
 
 def group(board: Board) -> list[tuple[str | None, list[Replica]]]:
@@ -69,9 +50,9 @@ def make_cells(
     before = {cell.name: cell for cell in previous.cells} if previous else {}
     groups = group(board)
     taken = {name for name, _ in groups if name}
-    ports = _Ports(hosts, options, runtime)
+    ports = Ports(hosts, options, runtime)
     for name, members in groups:
-        if name in before and set(before[name].ports) == set(_port_names(runtime)):
+        if name in before and set(before[name].ports) == set(port_names(runtime)):
             ports.hold(members[0].hosts, before[name].ports)
     numbers: dict[str, int] = defaultdict(int)
     cells: list[Cell] = []
@@ -80,7 +61,7 @@ def make_cells(
         own = before[name].ports if name in before else {}
         if name is None:
             name = _next_name(cell_prefix(fit.model, fit.kind), numbers, taken)
-        if set(own) != set(_port_names(runtime)):
+        if set(own) != set(port_names(runtime)):
             own = ports.give(members)
         cells.append(_cell(name, members, own, hosts, options))
     weighed = _weigh(cells)
@@ -141,66 +122,3 @@ def _weigh(cells: list[Cell]) -> list[Cell]:
         replace(cell, weight=max(1, min(256, round(256 * cell.expected[-1].tokens_per_s / best[cell.model]))))
         for cell in cells
     ]
-
-
-def _port_names(runtime: str) -> tuple[str, ...]:
-    return (
-        (*RAY_PORTS, "replica_min", "replica_max", "worker_min", "worker_max")
-        if runtime == "ray"
-        else ("serve", "dashboard")
-    )
-
-
-class _Ports:
-    """Blocks of ports, handed out in order around those in use.
-
-    Under ``ray`` a cell listens on its host, so hosts repeat the same blocks. Under ``k3s`` it listens on a NodePort,
-    which is one for the whole cluster.
-    """
-
-    def __init__(self, hosts: dict[str, HostEntry], options: PlanOptions, runtime: str) -> None:
-        self.runtime = runtime
-        self.base = options.port_base
-        self.used: dict[str, set[int]] = defaultdict(set)
-        self.next: dict[str, int] = defaultdict(lambda: self.base)
-        for name, entry in hosts.items():
-            for place in self._places([name]):
-                self.used[place] |= set(entry.reserved_ports)
-
-    def _places(self, hosts: Iterable[str]) -> list[str]:
-        return sorted(hosts) if self.runtime == "ray" else ["cluster"]
-
-    def hold(self, hosts: tuple[str, ...], ports: dict[str, int]) -> None:
-        """Mark the ports of a kept cell as in use."""
-        for place in self._places(hosts):
-            self.used[place] |= set(range(min(ports.values()), max(ports.values()) + 1))
-
-    def give(self, members: list[Replica]) -> dict[str, int]:
-        """The next free block. Raises ``ValueError`` when there is none below 65536."""
-        places = self._places({host for one in members for host in one.hosts})
-        names = self._names(members)
-        length = sum(names.values())
-        if self.runtime == "ray":
-            length = -(-length // BLOCK) * BLOCK
-        start = max(self.next[place] for place in places)
-        while any(port in self.used[place] for place in places for port in range(start, start + length)):
-            start += BLOCK if self.runtime == "ray" else length
-        if start + length > LAST_PORT + 1:
-            raise ValueError(f"ports {self.base} to {LAST_PORT} are all taken: set a lower port_base")
-        ports, port = {}, start
-        for name, number in names.items():
-            ports[name] = port
-            port += number
-        if self.runtime == "ray":
-            ports["replica_max"] = ports["worker_min"] - 1
-            ports["worker_max"] = start + length - 1
-        for place in places:
-            self.next[place] = start + length
-        return ports
-
-    def _names(self, members: list[Replica]) -> dict[str, int]:
-        """Ports by name and how many each stands for: two a replica, one for each Ray worker that there may be."""
-        if self.runtime != "ray":
-            return {"serve": 1, "dashboard": 1}
-        workers = RAY_OWN_WORKERS + sum(1 + one.fit.tensor_parallel_size for one in members)
-        return {**dict.fromkeys(RAY_PORTS, 1), "replica_min": REPLICA_PORTS * len(members), "worker_min": workers}

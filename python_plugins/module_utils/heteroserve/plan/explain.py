@@ -8,10 +8,9 @@ from typing import Any
 
 from .allocate import Board, HostState, Options, place_fairly, place_minimum
 from .bays import HostShape
-from .cells import pool_name
 from .fit import Fit
 from .memory import Misfit, Wanted
-from .names import natural
+from .names import natural, pool_name
 from .remedies import nearest, remedy
 from .request import HostEntry, PlanOptions
 from .roofline import step_time

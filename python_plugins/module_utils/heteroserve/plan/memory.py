@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..inventory.models import ModelRequest
 from . import efficiencies as table
 from .bays import Bay, gpu_memory
 from .model_shape import QUANTIZATIONS, ModelShape
-from .request import ModelRequest, PlanOptions
+from .request import PlanOptions
 from .roofline import Deployment
 from .schema import Limits, PlannedModel
 

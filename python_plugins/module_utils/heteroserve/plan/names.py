@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from .fit import Fit
+
 LONGEST_NAME = 47  # KubeRay's limit for a RayService, to whose name it appends
 
 
@@ -45,3 +47,10 @@ def backend_name(model: str) -> str:
 
 def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def pool_name(fit: Fit) -> str:
+    """Model, accelerator, engine and tensor_parallel_size in one name."""
+    stages = f"x{fit.stages}" if fit.stages > 1 else ""
+    label = re.sub(r"[^a-z0-9.]+", "-", fit.model.lower()).strip("-")
+    return f"{label}-{short_kind(fit.kind)}-{fit.engine}-tp{fit.tensor_parallel_size}{stages}"

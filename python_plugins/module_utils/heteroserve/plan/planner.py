@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
+from ..inventory.models import ModelRequest
 from . import efficiencies as table
 from .allocate import Board, HostState, Options, place_fairly, place_minimum
 from .bays import HostShape, shape_of_host
@@ -22,7 +23,7 @@ from .memory import Wanted
 from .model_shape import ModelShape
 from .names import natural
 from .remedies import fault_as_misfit, remedy
-from .request import HostEntry, ModelRequest, PlanOptions, PlanRequest, faults_of, shape_of
+from .request import HostEntry, PlanOptions, PlanRequest, faults_of, shape_of
 from .schema import Cell, GatewayPlan, Placement, Plan, Reason
 
 __all__ = ["HostEntry", "ModelRequest", "PlanOptions", "PlanRequest", "make_plan"]

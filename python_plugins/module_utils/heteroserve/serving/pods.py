@@ -11,8 +11,9 @@ import math
 from typing import Any
 
 from ..cluster import quantities
+from ..models.weights import weights_path
 from ..plan.schema import Cell, PlannedModel
-from .names import ACCOUNT, CELL, PRIORITY, labels, weights_claim, weights_path
+from .names import ACCOUNT, CELL, PRIORITY, labels, weights_claim
 from .resources import RAY_RESOURCES, RESOURCES, TAINTS, cores, devices, host_memory, replicas
 from .settings import Settings
 

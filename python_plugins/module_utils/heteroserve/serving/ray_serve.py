@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ..cluster.evidence import Evidence
+from ..common.logs import last_error
 from ..plan.schema import Cell, PlannedModel
 
 # Requests that wait inside the engine, where continuous batching picks them up, and not in front of it.
@@ -123,18 +125,6 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ),
     (r"No space left on device", "the disk is full: free space where state_dir lies"),
 )
-_ERROR_LINE = re.compile(r"(\w*(Error|Exception)\b: .+|Killed|Segmentation fault|FATAL.+)")
-
-_ECHO = re.compile(r"Engine core initialization failed|RayTaskError|UnserializableException|RuntimeError: Traceback")
-
-
-def last_error(log: str) -> str:
-    """The last line of a log that names an error, without time stamps and prefixes; "" if there is none."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", log)
-    found = [match[1] for line in plain.splitlines() if (match := _ERROR_LINE.search(line))]
-    # The outermost exceptions only say that something inside them failed.
-    telling = [line for line in found if not _ECHO.search(line)]
-    return (telling or found or [""])[-1][:400].strip()
 
 
 def explain(status: str, log: str, memory_available: int, memory_needed: int) -> str:
@@ -156,3 +146,18 @@ def explain(status: str, log: str, memory_available: int, memory_needed: int) ->
     if advice:
         parts.append(advice)
     return "; ".join(part.rstrip(".") for part in parts)
+
+
+def applications(evidence: Evidence) -> dict[str, Any]:
+    """Serve's applications as KubeRay shows them, in the words of Serve's own REST API."""
+    status = (evidence.service or {}).get("status") or {}
+    found: dict[str, Any] = {}
+    # While a cluster is pending the active one's applications are not in the status.
+    for which in ("activeServiceStatus", "pendingServiceStatus"):
+        for name, one in ((status.get(which) or {}).get("applicationStatuses") or {}).items():
+            found[name] = {
+                "status": one.get("status", ""),
+                "message": one.get("message", ""),
+                "deployments": one.get("serveDeploymentStatuses") or {},
+            }
+    return {"applications": found}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from ..cluster.gpu_counts import RESOURCES as COUNTED
+from ..cluster.gpu_plugins import RESOURCES as COUNTED
 from ..plan.schema import Cell
 
 # Exactly one of these, or none, is in a pod. Intel's plugin offers gpu.intel.com/xe with the driver xe, and

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..cluster.evidence import Evidence, applications, is_ready, made_of
-from .diagnosis import STAYS, Finding, diagnose, progress
+from ..cluster.evidence import Evidence, is_ready, made_of
+from ..cluster.pods import Finding
+from .diagnosis import STAYS, diagnose, progress
 from .names import SPEC
-from .ray_serve import verdict
+from .ray_serve import applications, verdict
 
 
 @dataclass(frozen=True)
