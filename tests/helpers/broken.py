@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from heteroserve.cluster.labels import SPEC
 from heteroserve.plan.schema import plan_from_json
-from heteroserve.serving.names import SPEC
 from heteroserve.serving.objects import cell_objects
 from heteroserve.serving.settings import Settings
 

@@ -37,6 +37,7 @@ from ansible.module_utils.heteroserve.common.faults import listing
 from ansible.module_utils.heteroserve.common.processes import taken_ports
 from ansible.module_utils.heteroserve.common.records import number
 from ansible.module_utils.heteroserve.inventory.schema import Fault, Inventory, check
+from ansible.module_utils.heteroserve.plan.builds import engines_of, obtainable
 
 
 def ports_in_use(inventory: Inventory) -> list[Fault]:
@@ -77,7 +78,8 @@ def main() -> None:
     parameters = dict(module.params)
     local = parameters.pop("gateway_is_local")
     inventory = Inventory(**parameters)
-    faults = [*check(inventory), *(ports_in_use(inventory) if local else [])]
+    builds = obtainable(str(inventory.values.get("runtime")), inventory.values.get("images_references") or ())
+    faults = [*check(inventory, engines_of(builds)), *(ports_in_use(inventory) if local else [])]
     sentences = list(dict.fromkeys(map(str, faults)))
     if sentences:
         module.fail_json(msg=listing("The inventory", sentences, "nothing was changed"), faults=sentences)

@@ -69,13 +69,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.cluster.evidence import annotations_of
-from ansible.module_utils.heteroserve.cluster.labels import PART_OF
+from ansible.module_utils.heteroserve.cluster.labels import PART_OF, SPEC
 from ansible.module_utils.heteroserve.common.faults import listing
 from ansible.module_utils.heteroserve.common.progress import Progress
 from ansible.module_utils.heteroserve.common.records import from_dict
 from ansible.module_utils.heteroserve.plan.schema import Plan
 from ansible.module_utils.heteroserve.serving.api import Cluster
-from ansible.module_utils.heteroserve.serving.names import CELL, SPEC
+from ansible.module_utils.heteroserve.serving.names import CELL
 from ansible.module_utils.heteroserve.serving.objects import cell_objects, restorable, shared_objects
 from ansible.module_utils.heteroserve.serving.settings import Settings, faults
 from ansible.module_utils.heteroserve.serving.updates import Step, decide, running_cells, wanted_cell

@@ -28,7 +28,8 @@ from heteroserve.cluster.kuberay import (
 from heteroserve.serving.objects import namespace
 from heteroserve.serving.settings import Settings
 
-from python_plugins.modules.cluster import kuberay_crds, kuberay_emptied
+from python_plugins.modules.cluster import kuberay_crds
+from python_plugins.modules.serving import kuberay_emptied
 
 OURS = ("kuberay-operator", "kuberay-operator")
 HELM = {"meta.helm.sh/release-namespace": "kuberay-operator", "meta.helm.sh/release-name": "kuberay-operator"}
@@ -280,7 +281,7 @@ class Emptied:
 def test_emptying_says_that_nobody_takes_the_finalizers_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kuberay_emptied, "POLL_S", 0.01)
     late = iter(range(0, 10**6, 50))
-    monkeypatch.setattr("python_plugins.modules.cluster.kuberay_emptied.time.monotonic", lambda: float(next(late)))
+    monkeypatch.setattr("python_plugins.modules.serving.kuberay_emptied.time.monotonic", lambda: float(next(late)))
     said = kuberay_emptied.wait(Emptied(), 10**5, Progress(None))
     assert said.startswith("after 1")
     assert "still RayService m-0 (finalizers ray.io/rayservice-finalizer): the KubeRay operator is not there" in said

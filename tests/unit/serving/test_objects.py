@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 from heteroserve.cluster.gpu_plugins import RESOURCES as COUNTED
-from heteroserve.cluster.labels import label_value
+from heteroserve.cluster.labels import SPEC, label_value
 from heteroserve.cluster.quantities import canonical, value
 from heteroserve.inventory.models import ModelSource
 from heteroserve.plan.names import LONGEST_NAME as PLANNED_NAME
 from heteroserve.plan.schema import Cell, Expectation, Limits, Placement, Plan, PlannedModel
-from heteroserve.serving.names import DIGEST, LONGEST_NAME, SPEC, TAKES
+from heteroserve.serving.names import DIGEST, LONGEST_NAME, TAKES
 from heteroserve.serving.names import MODEL as MODEL_NAME
 from heteroserve.serving.objects import cell_objects, disruption_budgets, restorable, shared_objects
 from heteroserve.serving.pods import environment

@@ -7,6 +7,8 @@ import re
 
 LABEL = "heteroserve.io/"
 LABEL_VALUE = 63  # characters that Kubernetes takes
+# An annotation: digest of all that a restart of the cell would carry out (plan, image, Ray's version, settings).
+SPEC = f"{LABEL}spec"
 PART_OF = {"app.kubernetes.io/part-of": "heteroserve", "app.kubernetes.io/managed-by": "heteroserve"}
 
 

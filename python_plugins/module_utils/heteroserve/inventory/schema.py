@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
 
 from ..common.records import number, shown, type_faults
-from ..plan.builds import engines_of, obtainable
 from .models import ModelRequest
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}")
@@ -103,8 +103,8 @@ class Inventory:
         return list(dict.fromkeys([item.name for item in dataclasses.fields(Settings)] + sorted(self.role_options)))
 
 
-def check(inventory: Inventory) -> list[Fault]:
-    """Every fault of the inventory; none if it can work."""
+def check(inventory: Inventory, engines: Sequence[str]) -> list[Fault]:
+    """Every fault of the inventory; none if it can work. ``engines`` are those that its runtime has builds of."""
     faults = [*_unknown_keys(inventory), *_groups(inventory), *_secrets(inventory)]
     hints = typing.get_type_hints(Settings)
     for item in dataclasses.fields(Settings):
@@ -123,7 +123,7 @@ def check(inventory: Inventory) -> list[Fault]:
             Fault(inventory.places[name], key, found, fix)
             for key, found, fix in option_faults(inventory.role_options[name], inventory.values[name], name)
         ]
-    return faults + _runtime(inventory) + _models(inventory) + _ports(inventory) + _keys(inventory)
+    return faults + _runtime(inventory) + _models(inventory, engines) + _ports(inventory) + _keys(inventory)
 
 
 def _unknown_keys(inventory: Inventory) -> list[Fault]:
@@ -191,7 +191,7 @@ def _secrets(inventory: Inventory) -> list[Fault]:
     ]
 
 
-def _models(inventory: Inventory) -> list[Fault]:
+def _models(inventory: Inventory, engines: Sequence[str]) -> list[Fault]:
     models = inventory.values.get("models")
     place = inventory.places.get("models", "group_vars/all")
     if not isinstance(models, list):
@@ -216,9 +216,6 @@ def _models(inventory: Inventory) -> list[Fault]:
         unknown = set(model.get("hosts") or []) - set(inventory.groups.get("serving", []))
         for host in sorted(map(str, unknown)):
             faults.append(Fault(place, f"{key}.hosts", f"{host!r} is not in group serving", "name hosts of that group"))
-        engines = engines_of(
-            obtainable(str(inventory.values.get("runtime")), inventory.values.get("images_references") or ())
-        )
         if model.get("engine") not in (None, *engines) and engines:
             found = f"{model['engine']!r} is not built for this runtime"
             faults.append(Fault(place, f"{key}.engine", found, f"remove it, or set {' or '.join(engines)}"))

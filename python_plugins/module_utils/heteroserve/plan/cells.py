@@ -85,7 +85,7 @@ def _cell(
     members = sorted(members, key=lambda one: (one.hosts, one.indices))
     return Cell(
         name=name,
-        pool=pool_name(fit),
+        pool=pool_name(*fit.pool),
         model=fit.model,
         engine=fit.engine,
         build=fit.build,

@@ -164,7 +164,7 @@ def make_pools(cells: tuple[Cell, ...], board: Board, options: PlanOptions) -> t
     fits: dict[str, Fit] = {}
     for replicas in board.replicas.values():
         for fit in {id(one.fit): one.fit for one in replicas}.values():
-            name = pool_name(fit)  # hosts of a CPU pool may differ: the largest speaks for it
+            name = pool_name(*fit.pool)  # hosts of a CPU pool may differ: the largest speaks for it
             if name not in fits or (fit.capacity, fit.limits.kv_cache_tokens) > (
                 fits[name].capacity,
                 fits[name].limits.kv_cache_tokens,

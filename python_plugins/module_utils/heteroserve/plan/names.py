@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 
-from .fit import Fit
-
 LONGEST_NAME = 47  # KubeRay's limit for a RayService, to whose name it appends
 
 
@@ -49,8 +47,8 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
-def pool_name(fit: Fit) -> str:
-    """Model, accelerator, engine and tensor_parallel_size in one name."""
-    stages = f"x{fit.stages}" if fit.stages > 1 else ""
-    label = re.sub(r"[^a-z0-9.]+", "-", fit.model.lower()).strip("-")
-    return f"{label}-{short_kind(fit.kind)}-{fit.engine}-tp{fit.tensor_parallel_size}{stages}"
+def pool_name(model: str, kind: str, engine: str, tensor_parallel_size: int, hosts: int) -> str:
+    """Model, accelerator, engine and size of a replica, which spans ``hosts``, in one name."""
+    stages = f"x{hosts}" if hosts > 1 else ""
+    label = re.sub(r"[^a-z0-9.]+", "-", model.lower()).strip("-")
+    return f"{label}-{short_kind(kind)}-{engine}-tp{tensor_parallel_size}{stages}"

@@ -14,7 +14,6 @@ LONGEST_NAME = 47
 CELL = f"{LABEL}cell"
 MODEL = f"{LABEL}model"  # a label that may be shortened, and an annotation with the whole name
 DIGEST = f"{LABEL}digest"  # of the cell in the plan
-SPEC = f"{LABEL}spec"  # of all that a restart of the cell would carry out: plan, image, Ray's version, settings
 TAKES = f"{LABEL}takes"  # what the cell takes of each host, as JSON
 
 TOKEN_KEY = "auth_token"  # of the token's Secret, as KubeRay reads it

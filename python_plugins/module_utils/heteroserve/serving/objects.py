@@ -18,10 +18,10 @@ from dataclasses import replace
 from typing import Any
 
 from ..cluster import quantities
-from ..cluster.labels import PART_OF, label_value
+from ..cluster.labels import PART_OF, SPEC, label_value
 from ..models.weights import weights_path
 from ..plan.schema import Cell, Plan, PlannedModel
-from .names import ACCOUNT, CELL, DIGEST, MODEL, PRIORITY, SPEC, TAKES, labels, weights_claim
+from .names import ACCOUNT, CELL, DIGEST, MODEL, PRIORITY, TAKES, labels, weights_claim
 from .pods import DASHBOARD_PORT, METRICS_PORTS, SERVE_PORT, head_template, start_parameters, worker_template
 from .ray_serve import serve_config
 from .resources import devices, takes

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..cluster.evidence import annotations_of, made_of
+from ..cluster.labels import SPEC
 from ..plan.schema import Cell
-from .names import CELL, MODEL, SPEC, TAKES
+from .names import CELL, MODEL, TAKES
 from .resources import takes
 
 Amounts = Mapping[str, Mapping[str, int]]  # host -> resource -> count

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..cluster.evidence import Evidence, is_ready, made_of
+from ..cluster.labels import SPEC
 from ..cluster.pods import Finding
 from .diagnosis import STAYS, diagnose, progress
-from .names import SPEC
 from .ray_serve import applications, verdict
 
 
