@@ -135,7 +135,7 @@ def main() -> int:
     print(" hosts  replicas  cells  CPU s   peak MB  JSON s  JSON MB")
     for size in arguments.hosts:
         done = subprocess.run(
-            [sys.executable, __file__, "--one", str(size)], check=True, capture_output=True, text=True
+            [sys.executable, __file__, "--one", str(size)], check=True, capture_output=True, encoding="utf-8"
         )
         item = json.loads(done.stdout)
         results.append(item)

@@ -32,7 +32,7 @@ def estimate(program: str, model: str, size: int, clients: int) -> float | None:
         command = [program, "cli", "estimate", "--model-path", folder, "--system", "h200_sxm", "--backend", "vllm"]
         command += ["--isl", "32", "--osl", str(predictions.OUTPUT), "--batch-size", str(clients)]
         command += ["--tp-size", str(size), "--estimate-mode", "agg"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=600)
     found = re.search(r"(?:tokens/s|throughput)\D{0,40}([\d,]+\.?\d*)", done.stdout, re.IGNORECASE)
     return float(found[1].replace(",", "")) if found else None
 

@@ -51,7 +51,7 @@ def planned(**variables: object) -> str:
             cwd=ROOT,
             env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
         if done.returncode:

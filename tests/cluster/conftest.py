@@ -93,7 +93,7 @@ class Cluster:
             self.command(playbook, *words),
             env=self.environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=limit_s,
             cwd="/",
         )
@@ -139,7 +139,7 @@ class Cluster:
             # kubectl keeps what it learns in a home folder: here it must not, hosts are compared with what they were.
             ["podman", "exec", "-i", "-e", "KUBECACHEDIR=/tmp/kube", self.container(host), *words],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=180,
             input=text,
         )

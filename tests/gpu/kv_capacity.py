@@ -57,7 +57,9 @@ def printed(name: str, cell: Cell) -> int:
             "tensor_parallel_size": cell.tensor_parallel_size,
             **cell.engine_args,
         }
-        done = subprocess.run([sys.executable, "-c", START, json.dumps(settings)], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", START, json.dumps(settings)], capture_output=True, encoding="utf-8"
+        )
     found = re.search(r"GPU KV cache size: ([\d,]+) tokens", done.stdout + done.stderr)
     if not found:
         raise SystemExit(f"{name}: vLLM did not start:\n{(done.stdout + done.stderr)[-3000:]}")

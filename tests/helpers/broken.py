@@ -23,7 +23,6 @@ from tests.helpers import serving
 Objects = list[dict[str, Any]]
 NAME, HOST, PORT = "broken-0", "agent-2", 30900
 OTHER = "agent-1"  # for a cell over two hosts
-START = "Ray starts first, which takes minutes"
 ONE_MORE = "a minute; units know all of these sentences"
 
 
@@ -59,7 +58,7 @@ def _path(objects: Objects) -> None:
 
 def _argument(objects: Objects) -> None:
     config = json.loads(objects[-1]["spec"]["serveConfigV2"])
-    config["applications"][0]["args"]["llm_configs"][0]["engine_kwargs"]["max_modle_len"] = 1
+    config["applications"][0]["args"]["engine_kwargs"]["max_modle_len"] = 1
     objects[-1]["spec"]["serveConfigV2"] = json.dumps(config)
 
 
@@ -150,34 +149,33 @@ BREAKS = {
         _path,
         long=ONE_MORE,
     ),
-    "a typing error in an engine argument": Break(r"max_modle_len.*an engine argument is wrong", _argument, long=START),
+    "a typing error in an engine argument": Break(r"max_modle_len.*an engine argument is wrong", _argument),
     "a memory limit that is too low": Break(
-        r"ran out of memory \((OOMKilled|killed with status 137), limit 300Mi, restarted \dx\)", _memory, long=START
+        r"ran out of memory \((OOMKilled|killed with status 137), limit 300Mi, restarted \dx\)", _memory
     ),
     "a bad token": Break(
         r"Ray does not take the operator's token",
         _token,
         _change_token,
         lambda cluster: cluster.kubectl("-n", serving.NAMESPACE, "delete", "secret", "other-token"),
-        long=START,
     ),
     "a wrong parameter of ray start": Break(
         r"ended with status 2, restarted \dx; .*[Nn]o such option.*: a parameter of `ray start` is wrong",
         _parameter,
-        long=START,
+        long=ONE_MORE,
     ),
     "no port for Serve": Break(
         r"the head's container has no port named `serve` \(it has .*http.*\), so the cell's node port leads nowhere",
         _port,
     ),
-    "an application that is no YAML": Break(r"the cell's serveConfigV2 is no YAML: yaml: ", _no_yaml, long=START),
+    "an application that is no YAML": Break(r"the cell's serveConfigV2 is no YAML: yaml: ", _no_yaml, long=ONE_MORE),
     "a lost worker": Break(
         rf"the host {OTHER} is cordoned and takes no pod \(.*-worker-.* waits\): `kubectl uncordon {OTHER}`",
         _small_worker,
         _lose_worker,
         lambda cluster: cluster.kubectl("uncordon", OTHER),
         hosts=(HOST, OTHER),
-        long=START,
+        long=ONE_MORE,
     ),
     "a cordoned node": Break(
         rf"the host {HOST} is cordoned and takes no pod .*kubectl uncordon {HOST}",

@@ -24,7 +24,7 @@ def told(done: subprocess.CompletedProcess[str]) -> str:
 def kill_at(text: str, command: list[str], environment: dict[str, str]) -> str:
     """Start ``command``, and kill it and all that it waits for with SIGKILL when it prints ``text``."""
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd="/"
+        command, env=environment, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True, cwd="/"
     ) as process:
         assert process.stdout is not None
         printed = ""

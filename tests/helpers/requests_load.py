@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 import httpx
 
-# Pauses between requests. An engine that works takes two cores (one waits for the other and spins), and those are all
-# that there are for the load, both cells and what disturbs them.
-PLAIN_EVERY_S = 2.0
-STREAM_EVERY_S = 3.0
+# Pauses between requests. The cells, what disturbs them and the load may have two cores together.
+PLAIN_EVERY_S = 1.0
+STREAM_EVERY_S = 1.0
 HANG_S = 60.0  # an answer that pauses for longer hangs
 
 
@@ -29,14 +28,10 @@ class Tally:
 
 @dataclass
 class Load:
-    """Runs as long as the context lasts; ``plain`` and ``streamed`` are the tallies.
-
-    Pauses are ``pace`` times as long: what takes minutes gets enough requests so, and the cores to be done.
-    """
+    """Runs as long as the context lasts; ``plain`` and ``streamed`` are the tallies."""
 
     endpoint: str
     model: str
-    pace: float = 1.0
     plain: Tally = field(default_factory=Tally)
     streamed: Tally = field(default_factory=Tally)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -69,7 +64,7 @@ class Load:
     def _run(self, ask: object, tally: Tally, pause_s: float) -> None:
         assert callable(ask)
         # A connection of its own for each request, as many clients would have.
-        while not self._stop.wait(self.pace * pause_s):
+        while not self._stop.wait(pause_s):
             began = time.monotonic()
             tally.sent += 1
             try:

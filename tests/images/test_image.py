@@ -41,6 +41,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
             "containerfile": recipe.containerfile,
             "lock": recipe.lock,
             "lock_name": f"{BUILD}.txt",
+            "sources": {},
             "torch_index": "https://download.pytorch.org/whl/cpu",
         }
         host = SimpleNamespace(params=asked, get_bin_path=shutil.which)
@@ -52,13 +53,15 @@ def inside(image: str, script: str, *options: str) -> str:
     """What a script prints in a container that may write to its temporary folders alone, and reaches nobody."""
     limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=10000:10000"]
     command = ["podman", "--runtime", "runc", "run", "--rm", "--read-only", "--network", "none", *limits]
-    done = subprocess.run([*command, *options, image, "sh", "-c", script], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*command, *options, image, "sh", "-c", script], capture_output=True, encoding="utf-8", timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def described(image: str) -> dict[str, Any]:
-    done = subprocess.run(["podman", "image", "inspect", image], capture_output=True, text=True, check=True)
+    done = subprocess.run(["podman", "image", "inspect", image], capture_output=True, encoding="utf-8", check=True)
     return dict(json.loads(done.stdout)[0])
 
 

@@ -52,7 +52,7 @@ class Installation:
             self.command(*words),
             env={**self.environment, **environment},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=limit_s,
             cwd="/",
         )

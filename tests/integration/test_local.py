@@ -44,7 +44,7 @@ def test_the_printed_command_answers(local: Installation) -> None:
     status = local.run("status")
     assert status.returncode == 0, status.stdout
     (line,) = [line.strip() for line in status.stdout.splitlines() if line.strip().startswith("curl ")]
-    answer = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120).stdout
+    answer = subprocess.run(["bash", "-c", line], capture_output=True, encoding="utf-8", timeout=120).stdout
     assert "Paris" in json.loads(answer)["choices"][0]["message"]["content"]
 
 
@@ -80,7 +80,7 @@ def test_secrets_stay_secret(local: Installation) -> None:
         run_dir = Path(f"/tmp/{next(path.name for path in Path('/tmp').glob('hs-*') if owned(path, local))}")
         for folder in (local.state / "logs", run_dir, local.cache):
             done = subprocess.run(
-                ["grep", "-rlF", "--exclude=*.sock", secret, str(folder)], capture_output=True, text=True
+                ["grep", "-rlF", "--exclude=*.sock", secret, str(folder)], capture_output=True, encoding="utf-8"
             )
             assert done.stdout == ""
     for path in (local.state / "secrets").iterdir():

@@ -23,7 +23,7 @@ CHECKS = {
 def test_linter_is_clean(name: str, root: Path) -> None:
     program, *arguments = CHECKS[name]
     done = subprocess.run(
-        [str(Path(sys.executable).with_name(program)), *arguments], cwd=root, capture_output=True, text=True
+        [str(Path(sys.executable).with_name(program)), *arguments], cwd=root, capture_output=True, encoding="utf-8"
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 

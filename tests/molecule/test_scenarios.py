@@ -27,7 +27,7 @@ def molecule(*words: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         env={**os.environ, "HETEROSERVE_TEST_SET": SET, "NO_COLOR": "1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=1500,
     )
 

@@ -22,6 +22,7 @@ options:
   containerfile: {description: Text of the Containerfile., type: str, default: ""}
   lock: {description: Text of the lock file that it copies., type: str, default: ""}
   lock_name: {description: Name of that file., type: str, default: ""}
+  sources: {description: "Texts of other files that it copies, by their path.", type: dict, default: {}}
   base: {description: Image that it builds on., type: str, default: ""}
   inputs: {description: Digest of what the image is made of., type: str, default: ""}
   recorded: {description: Reference of the image of these inputs as it was last pushed., type: str, default: ""}
@@ -274,7 +275,8 @@ def build(module: AnsibleModule, tool: Tool, image: str, folder: Path, own: list
             )
     context = folder / "context"
     write_whole(folder / "Containerfile", module.params["containerfile"])
-    write_whole(context / module.params["lock_name"], module.params["lock"], 0o644)
+    for name, text in {module.params["lock_name"]: module.params["lock"], **module.params["sources"]}.items():
+        write_whole(context / name, text, 0o644)
     total = len(re.findall(r"^[A-Za-z0-9]", module.params["lock"], re.MULTILINE))
     with ExitStack() as stack:
         secrets_given = pip_secrets(module, folder, stack)
@@ -378,6 +380,7 @@ def main() -> None:
             "build": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             **dict.fromkeys(("containerfile", "lock", "lock_name", "base", "inputs", "recorded", "endpoint"), text),
+            "sources": {"type": "dict", "default": {}},
             "username": text,
             "password": {**text, "no_log": True},
             "authority": text,

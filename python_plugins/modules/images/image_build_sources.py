@@ -31,8 +31,8 @@ EXAMPLES = r"""
 RETURN = r"""
 images:
   description: >-
-    kind, ray_version and inputs by build; reference too where nothing is built, else base and the files containerfile
-    and lock.
+    kind, ray_version and inputs by build; reference too where nothing is built, else base, the files containerfile
+    and lock, and the texts of other files in sources, by their path in the project.
   returned: success
   type: dict
 record: {description: "reference, ray_version and inputs by build, as far as known.", returned: success, type: dict}
@@ -44,7 +44,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.common.faults import listing
-from ansible.module_utils.heteroserve.images.builds import Recipe, choose, default_base, locked_version
+from ansible.module_utils.heteroserve.images.builds import Recipe, choose, copied, default_base, locked_version
 
 
 def image(module: AnsibleModule, build: str, archived: dict[str, dict[str, str]]) -> dict[str, Any]:
@@ -64,7 +64,9 @@ def image(module: AnsibleModule, build: str, archived: dict[str, dict[str, str]]
             "reference": source.reference,
         }
     text = file.read_text()
-    recipe = Recipe(text, lock, module.params["bases"].get(build) or default_base(text))
+    sources = {name: (root / name).read_text() for name in copied(text)}
+    base = module.params["bases"].get(build) or default_base(text)
+    recipe = Recipe(text, lock, base, tuple(sources.values()))
     return {
         "kind": source.kind,
         "ray_version": locked_version(lock, "ray"),
@@ -72,6 +74,7 @@ def image(module: AnsibleModule, build: str, archived: dict[str, dict[str, str]]
         "containerfile": str(file),
         "lock": str(lock_file),
         "base": recipe.base,
+        "sources": sources,
     }
 
 

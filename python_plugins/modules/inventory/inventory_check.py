@@ -78,7 +78,9 @@ def main() -> None:
     parameters = dict(module.params)
     local = parameters.pop("gateway_is_local")
     inventory = Inventory(**parameters)
-    builds = obtainable(str(inventory.values.get("runtime")), inventory.values.get("images_references") or ())
+    values = inventory.values
+    named = (values.get("serving_plan_options") or {}).get("builds")
+    builds = named or obtainable(str(values.get("runtime")), values.get("images_references") or ())
     faults = [*check(inventory, engines_of(builds)), *(ports_in_use(inventory) if local else [])]
     sentences = list(dict.fromkeys(map(str, faults)))
     if sentences:

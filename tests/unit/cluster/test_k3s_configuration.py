@@ -46,7 +46,7 @@ def rendered(root: Path, folder: Path, backwards: bool) -> dict[str, dict[str, s
         cwd=root,
         env={**os.environ, "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(folder / "facts"), "ANSIBLE_FORCE_COLOR": "0"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -78,7 +78,7 @@ def run_module(tmp_path: Path, arguments: dict[str, Any], *flags: str) -> dict[s
         "ANSIBLE_NOCOLOR": "1",
     }
     command = (ANSIBLE, *inventory, "-M", str(MODULE.parent), "-m", MODULE.stem, "-a", json.dumps(arguments), *flags)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False, env=environment)
     assert "=>" in done.stdout, done.stdout + done.stderr
     return dict(json.loads(done.stdout.split("=>", 1)[1]))
 

@@ -115,7 +115,7 @@ def test_hosts_with_an_older_or_newer_python(python: str) -> None:
     done = subprocess.run(
         [python, "-B", "-W", "error", "-c", code],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         env={**os.environ, "PYTHONPATH": str(Path(machine.__file__).parents[2])},
     )

@@ -10,6 +10,7 @@ from heteroserve.images.builds import (
     CA_IN_BUILD,
     Recipe,
     choose,
+    copied,
     explain,
     local_folders,
     locked_version,
@@ -27,10 +28,16 @@ def archived(*names: str, digest: str = DIGEST) -> dict[str, dict[str, str]]:
     return {name: {"digest": digest, "reference": f"10.0.0.1:5000/heteroserve/vllm-cpu@{digest}"} for name in names}
 
 
-@pytest.mark.parametrize("field", ["containerfile", "lock", "base"])
+@pytest.mark.parametrize("field", ["containerfile", "lock", "base", "sources"])
 def test_whatever_an_image_is_made_of_makes_another_image(field: str) -> None:
-    assert replace(RECIPE, **{field: "other"}).digest != RECIPE.digest
+    other = ("other",) if field == "sources" else "other"
+    assert replace(RECIPE, **{field: other}).digest != RECIPE.digest
     assert replace(RECIPE).digest == RECIPE.digest
+
+
+def test_files_of_the_engine_are_part_of_what_an_image_is_made_of() -> None:
+    lines = ["COPY x.txt /tmp/lock.txt", "COPY --from=engine serving/a /a", "COPY serving/b.py serving/c.py /library/"]
+    assert copied("\n".join(lines)) == ["serving/b.py", "serving/c.py"]
 
 
 def test_text_that_moves_from_one_part_to_the_next_is_a_change() -> None:

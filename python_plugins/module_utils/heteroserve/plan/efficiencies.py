@@ -85,6 +85,7 @@ ENGINE_MEMORY: dict[str, Efficiency] = {
     "vllm": Efficiency(1.0, "of memory bandwidth", "the overheads above say the rest"),
     "bigdl": Efficiency(0.82, "of memory bandwidth", "Dell's guide: 17.18 tok/s, 7B sym_int8, one Xeon 8480+"),
     "onnx": Efficiency(0.60, "of memory bandwidth", "assumed: int8 weights are read once, activations float32"),
+    "echo": Efficiency(1.0, "of memory bandwidth", "reads no weights; planned as if it did, for tests"),
 }
 
 # Memory beside weights and KV cache.

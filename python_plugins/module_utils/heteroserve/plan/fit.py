@@ -107,7 +107,7 @@ def _refusal(wanted: Wanted, bay: Bay, options: PlanOptions) -> Misfit | None:
         key = "engine" if request.engine is not None else "quantization"
         return _wish(f"{name} needs engine {engine}, which nothing here runs on {kind}", key)
     build = build_of(engine, bay.vendor)
-    if cpu and build is not None and not set(build.isa) & set(bay.isa):
+    if cpu and build is not None and build.isa and not set(build.isa) & set(bay.isa):
         return Misfit(f"{name} cannot run on {bay.label}, which has {NO_ISA}", ISA_CHANGE, 3)
     dtype = wanted.planned.dtype
     if not cpu and dtype not in bay.device.flops and dtype != "float32":
@@ -238,13 +238,13 @@ def _planned_load(limits: Limits, options: PlanOptions) -> tuple[int, int]:
 
 def _engine_args(wanted: Wanted, deployment: Deployment, bay: Bay) -> dict[str, Any]:
     args: dict[str, Any] = {}
-    if deployment.engine != "vllm":
+    if deployment.engine in CPU_QUANTIZATION:
         args["quantization"] = deployment.quantization
-    elif bay.vendor == "cpu":
+    elif deployment.engine == "vllm" and bay.vendor == "cpu":
         args["enforce_eager"] = True  # compiled kernels answered wrongly on some AVX-512 processors
-    else:
+    elif deployment.engine == "vllm":
         args["gpu_memory_utilization"] = table.GPU_MEMORY_SHARE.value
-    if deployment.dtype != wanted.planned.dtype:
+    if deployment.engine == "vllm" and deployment.dtype != wanted.planned.dtype:
         args["dtype"] = deployment.dtype
     if deployment.pipeline_parallel_size > 1:
         args["pipeline_parallel_size"] = deployment.pipeline_parallel_size

@@ -74,7 +74,7 @@ class Cell:
     name: str
     pool: str
     model: str
-    engine: str  # "vllm" | "bigdl" | "onnx"
+    engine: str  # "vllm" | "bigdl" | "onnx" | "echo"
     build: str  # environment or image that runs it: "vllm-cpu", "vllm-cuda", "vllm-rocm", ...
     accelerator: str  # kind, or "cpu"
     vendor: str  # "nvidia" | "amd" | "intel" | "habana" | "cpu"

@@ -20,6 +20,26 @@ MAX_ONGOING_REQUESTS = 1024
 
 def serve_config(cell: Cell, model: PlannedModel, path: str, address: str) -> dict[str, Any]:
     """The whole Serve configuration of a cell: one application, one model, ``path`` its weights on the host."""
+    deployment = {
+        "num_replicas": len(cell.replicas),
+        "max_ongoing_requests": MAX_ONGOING_REQUESTS,
+        "graceful_shutdown_timeout_s": 30,
+    }
+    if cell.engine == "echo":
+        arguments = {"max_model_len": cell.limits.max_model_len, **cell.engine_args}
+        builder = "serving.engines.echo:app"
+        args: dict[str, Any] = {"model": model.name, "engine_kwargs": arguments, "deployment": deployment}
+    else:
+        builder = "ray.serve.llm:build_openai_app"
+        args = {"llm_configs": [_llm_config(cell, model, path, deployment)]}
+    return {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": address, "port": cell.ports["serve"]},
+        "applications": [{"name": cell.name, "route_prefix": "/", "import_path": builder, "args": args}],
+    }
+
+
+def _llm_config(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]) -> dict[str, Any]:
     engine: dict[str, Any] = {
         "tensor_parallel_size": cell.tensor_parallel_size,
         "max_model_len": cell.limits.max_model_len,
@@ -31,26 +51,11 @@ def serve_config(cell: Cell, model: PlannedModel, path: str, address: str) -> di
     llm: dict[str, Any] = {
         "model_loading_config": {"model_id": model.name, "model_source": path},
         "engine_kwargs": engine,
-        "deployment_config": {
-            "num_replicas": len(cell.replicas),
-            "max_ongoing_requests": MAX_ONGOING_REQUESTS,
-            "graceful_shutdown_timeout_s": 30,
-        },
+        "deployment_config": deployment,
     }
     if cell.vendor == "cpu":
         llm["accelerator_config"] = {"kind": "cpu"}
-    return {
-        "proxy_location": "HeadOnly",
-        "http_options": {"host": address, "port": cell.ports["serve"]},
-        "applications": [
-            {
-                "name": cell.name,
-                "route_prefix": "/",
-                "import_path": "ray.serve.llm:build_openai_app",
-                "args": {"llm_configs": [llm]},
-            }
-        ],
-    }
+    return llm
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Engines of our own, each a Ray Serve application with the OpenAI surface."""
