@@ -41,7 +41,7 @@ def rendered(root: Path, folder: Path, backwards: bool) -> dict[str, dict[str, s
     everything = {"all": {"vars": variables, "children": dict(groups[::turn])}}
     (folder / "inventory" / "hosts.yml").write_text(yaml.safe_dump(everything, sort_keys=False))
     done = subprocess.run(
-        [program, "tests/unit/k3s/configuration.yml", "-i", str(folder / "inventory")]
+        [program, "tests/unit/cluster/configuration.yml", "-i", str(folder / "inventory")]
         + ["-e", json.dumps({"folder": str(folder / "files")})],
         cwd=root,
         env={**os.environ, "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(folder / "facts"), "ANSIBLE_FORCE_COLOR": "0"},

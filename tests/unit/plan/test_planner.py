@@ -344,7 +344,7 @@ def test_the_engine_for_tests_is_planned_only_where_the_builds_name_it() -> None
     }
     refused = plan_of(hosts("amx"), asked)
     assert refused.unplaced == ("smollm2-135m",)
-    assert "needs engine echo, which does not run on cpu here" in reason_of(refused, "smollm2-135m")
+    assert "engine: found 'echo', this runtime has vllm" in reason_of(refused, "smollm2-135m")
 
 
 def test_long_names_stay_labels() -> None:
