@@ -46,37 +46,24 @@ def inventory(root: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(root / "inventory" / "local", tmp_path / "inventory"))
 
 
-def test_unknown_key(empty: Installation, inventory: Path) -> None:
+def test_an_inventory_says_all_its_faults_at_once(empty: Installation, inventory: Path) -> None:
+    """Each single fault: tests/unit/inventory."""
     file = inventory / "group_vars" / "all" / "gateway.yml"
     file.write_text(file.read_text().replace("gateway_port: 8080", "gatewayport: 8080"))
     lines = file.read_text().splitlines()
     number = next(index for index, line in enumerate(lines, 1) if line.startswith("gatewayport"))
-    done = refuse(empty, "-i", str(inventory))
-    refused(done, empty, f"group_vars/all/gateway.yml:{number}: gatewayport: unknown key; did you mean gateway_port?")
-
-
-def test_all_faults_at_once(empty: Installation) -> None:
-    done = refuse(empty, "-e", "runtime=rey", "-e", "gateway_adress=x", "-e", models(name="m"))
-    refused(done, empty, "The inventory has 3 faults", "did you mean ray?", "did you mean gateway_address?")
-
-
-def test_clash_of_ports(empty: Installation) -> None:
-    empty.ports["gateway_stats_port"] = empty.ports["gateway_port"]
-    refused(refuse(empty), empty, "gateway_stats_port: 28000 is also gateway_port; give each its own port")
-
-
-def test_port_in_use(empty: Installation) -> None:
     with socket.create_server(("127.0.0.1", empty.ports["gateway_port"])):
-        done = refuse(empty)
+        done = refuse(empty, "-i", str(inventory), "-e", "runtime=rey", "-e", models(name="m"))
     refused(
-        done, empty, f"gateway_port: port 28000 is used by process {os.getpid()}", "set gateway_port to a free port"
+        done,
+        empty,
+        "The inventory has 4 faults",
+        f"group_vars/all/gateway.yml:{number}: gatewayport: unknown key; did you mean gateway_port?",
+        "did you mean ray?",
+        "models[0].source: missing",
+        f"gateway_port: port {empty.ports['gateway_port']} is used by process {os.getpid()}",
+        "set gateway_port to a free port",
     )
-
-
-def test_port_of_a_cell_in_use(empty: Installation) -> None:
-    with socket.create_server(("127.0.0.1", empty.ports["cell_port_base"] + 3)):
-        done = refuse(empty)
-    refused(done, empty, f"port 28013 is used by process {os.getpid()}", "set cell_port_base to a free range")
 
 
 def test_model_too_large(empty: Installation) -> None:
@@ -85,26 +72,24 @@ def test_model_too_large(empty: Installation) -> None:
     refused(done, empty, "m needs 811.7 GB at bfloat16", "GB of RAM to give and lack", "add a host with more memory")
 
 
-def test_missing_file(empty: Installation) -> None:
-    done = refuse(empty, "-e", models(source={"path": "/nowhere/llama"}, card="smollm2-135m"))
-    refused(done, empty, "models: m: source.path /nowhere/llama is not a folder on this host")
-
-
-def test_secret_in_plain_text(empty: Installation, inventory: Path) -> None:
-    file = inventory / "group_vars" / "all" / "models.yml"
-    file.write_text(file.read_text() + "model_store_hf_token: hf_abcdefghijklmnop\n")
-    done = refuse(empty, "-i", str(inventory))
-    refused(done, empty, "model_store_hf_token: a secret in plain text; encrypt it")
-    assert "hf_abcdefghijklmnop" not in done.stdout + done.stderr
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
-def test_no_disk_space(empty: Installation) -> None:
+def test_a_host_says_all_that_it_lacks_at_once(empty: Installation) -> None:
+    """A port of a cell, the weights and disk space."""
     empty.state.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "tmpfs", str(empty.state)], check=True)
     try:
-        done = refuse(empty)
-        refused(done, empty, "needs 4.6 GB of disk and", "has 0.1 GB free", "set state_dir to a larger disk")
+        with socket.create_server(("127.0.0.1", empty.ports["cell_port_base"] + 3)):
+            done = refuse(empty, "-e", models(source={"path": "/nowhere/llama"}, card="smollm2-135m"))
+        refused(
+            done,
+            empty,
+            f"port 28013 is used by process {os.getpid()}",
+            "set cell_port_base to a free range",
+            "models: m: source.path /nowhere/llama is not a folder on this host",
+            "needs 3.5 GB of disk and",
+            "has 0.1 GB free",
+            "set state_dir to a larger disk",
+        )
     finally:
         subprocess.run(["umount", str(empty.state)], check=True)
 
