@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible import context
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars, merge_hash
 
@@ -37,8 +38,23 @@ def plain_secrets(node: yaml.Node, path: str = "") -> Iterator[tuple[str, int]]:
             yield from plain_secrets(value, f"{path}[{index}]")
 
 
-def host_keys(node: yaml.Node, owner: str = "") -> Iterator[tuple[str, int]]:
-    """Keys that hosts and groups of a host file set, as "OWNER: key", with their lines."""
+def nested(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:
+    """Paths of all keys below ``node``, with their lines; what a merge key brings stands where it was written."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                yield from nested(value, path)
+                continue
+            yield f"{path}.{key.value}", key.start_mark.line + 1
+            yield from nested(value, f"{path}.{key.value}")
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield f"{path}[{index}]", value.start_mark.line + 1
+            yield from nested(value, f"{path}[{index}]")
+
+
+def host_lines(node: yaml.Node, owner: str = "") -> Iterator[tuple[str, int]]:
+    """Lines of hosts ("hosts.HOST") in a host file, and of what hosts and groups set, below "OWNER: key"."""
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
@@ -46,17 +62,25 @@ def host_keys(node: yaml.Node, owner: str = "") -> Iterator[tuple[str, int]]:
             continue
         if key.value == "hosts":
             for host, variables in value.value:
+                yield f"hosts.{host.value}", host.start_mark.line + 1
                 if isinstance(variables, yaml.MappingNode):
-                    yield from (
-                        (f"{host.value}: {name.value}", name.start_mark.line + 1) for name, _ in variables.value
-                    )
+                    for name, content in variables.value:
+                        yield f"{host.value}: {name.value}", name.start_mark.line + 1
+                        yield from nested(content, f"{host.value}: {name.value}")
         elif key.value == "vars":
-            yield from ((f"{owner}: {name.value}", name.start_mark.line + 1) for name, _ in value.value)
+            for name, content in value.value:
+                yield f"{owner}: {name.value}", name.start_mark.line + 1
+                yield from nested(content, f"{owner}: {name.value}")
         elif key.value == "children":
             for group, content in value.value:
-                yield from host_keys(content, str(group.value))
+                yield from host_lines(content, str(group.value))
         elif not owner:
-            yield from host_keys(value, str(key.value))
+            yield from host_lines(value, str(key.value))
+
+
+def host_keys(lines: dict[str, int]) -> dict[str, int]:
+    """Of ``host_lines`` the keys that hosts and groups set themselves, as "OWNER: key"."""
+    return {path: line for path, line in lines.items() if re.fullmatch(r"[^:]*: [^.\[]*", path)}
 
 
 def role_options(roles: Path) -> dict[str, Any]:
@@ -87,22 +111,26 @@ class ActionModule(ActionBase):
         folder = source if source.is_dir() else source.parent
         places: dict[str, str] = {}
         secrets: dict[str, str] = {}
+        self._lines: dict[str, str] = {}
         for path in sorted(folder.glob("group_vars/**/*.y*ml")):
             self._read(path, str(path.relative_to(folder)), places, secrets)
         of_hosts: dict[str, str] = {}
         for path in sorted(folder.glob("host_vars/**/*.y*ml")):
             own: dict[str, str] = {}
-            self._read(path, str(path.relative_to(folder)), own, secrets)
             host = path.relative_to(folder / "host_vars").parts[0].rpartition(".")[0] or path.parent.name
+            self._read(path, str(path.relative_to(folder)), own, secrets, f"{host}: ")
             of_hosts.update({f"{host}: {key}": place for key, place in own.items()})
         for path in sorted(folder.glob("*.y*ml")):
             self._read(path, path.name, {}, secrets)
             root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
             if root is not None:
-                of_hosts.update({key: f"{path.name}:{line}" for key, line in host_keys(root)})
+                lines = dict(host_lines(root))
+                of_hosts.update({key: f"{path.name}:{line}" for key, line in host_keys(lines).items()})
+                self._lines.update({key: f"{path.name}:{line}" for key, line in lines.items()})
         # Ansible gives its own switches (check mode, verbosity, ...) through the same door: those are not the user's.
         typed = set(load_extra_vars(self._loader)) if context.CLIARGS.get("extra_vars") else set()
         places.update(dict.fromkeys(map(str, typed), COMMAND_LINE))
+        self._lines = {key: line for key, line in self._lines.items() if re.split(r"[.\[]", key)[0] not in typed}
         values, faults = self._values(places, variables)
         gateways = list(variables.get("groups", {}).get("gateway", []))
         hostvars = variables.get("hostvars", {})
@@ -115,6 +143,8 @@ class ActionModule(ActionBase):
                 "plain_secrets": secrets,
                 "template_faults": faults,
                 "host_keys": of_hosts,
+                "hosts": self._hosts(variables),
+                "lines": self._lines,
                 "role_options": role_options(Path(__file__).parents[2] / "roles"),
                 "gateway_is_local": any(hostvars[host].get("ansible_connection") == "local" for host in gateways),
             },
@@ -122,16 +152,29 @@ class ActionModule(ActionBase):
         )
         return merge_hash(result, verdict)
 
-    def _read(self, path: Path, name: str, places: dict[str, str], secrets: dict[str, str]) -> None:
+    def _read(self, path: Path, name: str, places: dict[str, str], secrets: dict[str, str], owner: str = "") -> None:
         text = path.read_text()
         if text.startswith("$ANSIBLE_VAULT"):
             places.update({str(key): name for key in self._loader.load_from_file(str(path)) or {}})
             return
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if isinstance(root, yaml.MappingNode):
-            for key, _ in root.value:
+            for key, value in root.value:
                 places[str(key.value)] = f"{name}:{key.start_mark.line + 1}"
+                self._lines.update({path: f"{name}:{line}" for path, line in nested(value, f"{owner}{key.value}")})
             secrets.update({key: f"{name}:{line}" for key, line in plain_secrets(root)})
+
+    def _hosts(self, variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """What the planner reads of each host that may carry models. Templates that need facts are left to plan."""
+        hostvars = variables.get("hostvars", {})
+        found: dict[str, dict[str, Any]] = {}
+        for host in variables.get("groups", {}).get("serving", []):
+            own = found[host] = {}
+            for name in ("hardware", "rack", "reserved_ports", "serving_limits"):
+                with suppress(AnsibleUndefinedVariable):
+                    if name in hostvars[host]:
+                        own[name] = self._templar.template(hostvars[host][name])
+        return found
 
     def _values(self, places: dict[str, str], variables: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """Effective values of the keys that the inventory sets, and what went wrong with their templates."""

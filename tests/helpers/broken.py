@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from heteroserve.cluster.labels import SPEC
+from heteroserve.common.names import SPEC
 from heteroserve.plan.schema import plan_from_json
 from heteroserve.serving.objects import cell_objects
 from heteroserve.serving.settings import Settings

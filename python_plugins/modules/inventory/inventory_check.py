@@ -18,6 +18,8 @@ options:
   plain_secrets: {description: Secrets that stand in plain text., type: dict}
   template_faults: {description: Templates that cannot be resolved., type: dict}
   host_keys: {description: Where the keys of single hosts and of groups in the host file stand., type: dict}
+  hosts: {description: Variables of the serving hosts that the planner reads., type: dict}
+  lines: {description: Where nested keys stand., type: dict}
   role_options: {description: What the roles say they take., type: dict}
   gateway_is_local: {description: Whether the gateway is on this machine., type: bool}
 author: [HeteroServe (@heteroserve)]
@@ -37,7 +39,8 @@ from ansible.module_utils.heteroserve.common.faults import listing
 from ansible.module_utils.heteroserve.common.processes import taken_ports
 from ansible.module_utils.heteroserve.common.records import number
 from ansible.module_utils.heteroserve.inventory.schema import Fault, Inventory, check
-from ansible.module_utils.heteroserve.plan.builds import engines_of, obtainable
+from ansible.module_utils.heteroserve.plan.builds import engines_of
+from ansible.module_utils.heteroserve.plan.refusals import builds_of, refusals
 
 
 def ports_in_use(inventory: Inventory) -> list[Fault]:
@@ -70,6 +73,8 @@ def main() -> None:
             "plain_secrets": {**mapping, "no_log": False},
             "template_faults": mapping,
             "host_keys": {**mapping, "no_log": False},
+            "hosts": mapping,
+            "lines": mapping,
             "role_options": {**mapping, "no_log": False},
             "gateway_is_local": {"type": "bool", "default": False},
         },
@@ -78,10 +83,9 @@ def main() -> None:
     parameters = dict(module.params)
     local = parameters.pop("gateway_is_local")
     inventory = Inventory(**parameters)
-    values = inventory.values
-    named = (values.get("serving_plan_options") or {}).get("builds")
-    builds = named or obtainable(str(values.get("runtime")), values.get("images_references") or ())
-    faults = [*check(inventory, engines_of(builds)), *(ports_in_use(inventory) if local else [])]
+    builds = builds_of(inventory)
+    faults = [*check(inventory, engines_of(builds)), *refusals(inventory, builds)]
+    faults += ports_in_use(inventory) if local else []
     sentences = list(dict.fromkeys(map(str, faults)))
     if sentences:
         module.fail_json(msg=listing("The inventory", sentences, "nothing was changed"), faults=sentences)

@@ -92,12 +92,12 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.heteroserve.common.records import from_dict
 from ansible.module_utils.heteroserve.facts.declared import hardware_of
 from ansible.module_utils.heteroserve.facts.hardware import hardware_from_dict
 from ansible.module_utils.heteroserve.plan.page import plan_page
-from ansible.module_utils.heteroserve.plan.planner import HostEntry, ModelRequest, PlanOptions, PlanRequest, make_plan
+from ansible.module_utils.heteroserve.plan.planner import HostEntry, ModelRequest, PlanRequest, make_plan
 from ansible.module_utils.heteroserve.plan.report import diff_in_words, plan_report, why_unplaced
+from ansible.module_utils.heteroserve.plan.request import host_limits, model_entry, options_of
 from ansible.module_utils.heteroserve.plan.schema import Plan, plan_from_json, plan_to_json
 
 HOST_KEYS = ("hardware", "facts", "rack", "address", "reserved_ports", "memory_gib", "cores", "accelerators")
@@ -114,15 +114,15 @@ def host_entry(name: str, given: dict[str, Any]) -> HostEntry:
         hardware = hardware_from_dict(given["facts"])
     else:
         raise ValueError(f"{name}: its hardware is unknown; run the facts stage first or declare `hardware:`")
-    accelerators = given.get("accelerators")
+    limits = host_limits({key: value for key, value in given.items() if key not in ("hardware", "facts")}, name)
     return HostEntry(
         hardware=hardware,
-        rack=str(given.get("rack") or ""),
-        address=str(given.get("address") or ""),
-        reserved_ports=tuple(int(port) for port in given.get("reserved_ports") or ()),
-        memory_gib=float(given["memory_gib"]) if given.get("memory_gib") is not None else None,
-        cores=int(given["cores"]) if given.get("cores") is not None else None,
-        accelerators=tuple(int(index) for index in accelerators) if accelerators is not None else None,
+        rack=str(limits.rack or ""),
+        address=limits.address or "",
+        reserved_ports=limits.reserved_ports or (),
+        memory_gib=limits.memory_gib,
+        cores=limits.cores,
+        accelerators=limits.accelerators,
     )
 
 
@@ -136,7 +136,7 @@ def model_request(number: int, given: dict[str, Any]) -> ModelRequest:
                 entry["config"] = json.load(file)
         except OSError:
             pass  # the folder may be on the hosts only: the planner says so if it finds no card either
-    return from_dict(ModelRequest, entry, f"models[{number}]")
+    return model_entry(entry, f"models[{number}]")
 
 
 def read_previous(path: str) -> tuple[str, Plan | None]:
@@ -203,7 +203,7 @@ def main() -> None:
         text, previous = read_previous(given["path"])
         hosts = {name: host_entry(name, entry or {}) for name, entry in given["hosts"].items()}
         models = tuple(model_request(number, entry) for number, entry in enumerate(given["models"]))
-        options = from_dict(PlanOptions, given["options"], "options")
+        options = options_of(given["options"])
     except (OSError, ValueError) as fault:
         module.fail_json(msg=str(fault))
     request = PlanRequest(

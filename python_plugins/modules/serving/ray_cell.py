@@ -56,7 +56,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.cluster.evidence import Evidence, is_ready, made_of, owner_of
-from ansible.module_utils.heteroserve.cluster.labels import SPEC
+from ansible.module_utils.heteroserve.common.names import SPEC
 from ansible.module_utils.heteroserve.common.progress import Progress
 from ansible.module_utils.heteroserve.serving.api import Cluster
 from ansible.module_utils.heteroserve.serving.names import CELL

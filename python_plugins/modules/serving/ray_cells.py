@@ -69,8 +69,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.cluster.evidence import annotations_of
-from ansible.module_utils.heteroserve.cluster.labels import PART_OF, SPEC
 from ansible.module_utils.heteroserve.common.faults import listing
+from ansible.module_utils.heteroserve.common.names import PART_OF, SPEC
 from ansible.module_utils.heteroserve.common.progress import Progress
 from ansible.module_utils.heteroserve.common.records import from_dict
 from ansible.module_utils.heteroserve.plan.schema import Plan

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from heteroserve.cluster.gpu_counts import Expected, HostState, NodeState, PodState, differences, expected, shortage
-from heteroserve.cluster.gpu_plugins import VENDOR_LABEL, Sharing, values_of
+from heteroserve.cluster.gpu_plugins import Sharing, values_of
+from heteroserve.common.names import VENDOR_LABEL
 from heteroserve.facts.hardware import Accelerator, hardware_from_dict
 
 from python_plugins.modules.cluster.gpu_node_state import state_of

@@ -118,7 +118,7 @@ def test_labels_say_what_a_node_has_and_runs() -> None:
         "heteroserve.io/accelerator-vendor": "nvidia",
         "heteroserve.io/accelerator-count": "8",
         "heteroserve.io/model-llama-3.1-8b": "true",
-        "heteroserve.io/model-meta-llama-70b": "true",
+        "heteroserve.io/model-meta-llama-70b-6ba8eb": "true",
     }
     assert all(len(key.partition("/")[2]) <= 63 for key in labels("cpu", "cpu", 0, ("x" * 90,)))
 

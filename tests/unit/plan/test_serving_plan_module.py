@@ -100,7 +100,7 @@ def test_config_of_a_folder_is_read(tmp_path: Path) -> None:
         ({"hosts": {"h": {}}}, "h: its hardware is unknown"),
         ({"hosts": {"h": {"hardwear": {}}}}, "hosts.h.hardwear: unknown key"),
         ({"hosts": {"h": {"hardware": {"server": "r76"}}}}, "h: hardware.memory_gib: missing"),
-        ({"options": {"port_bas": 1}}, "options.port_bas: unknown key, did you mean 'port_base'?"),
+        ({"options": {"port_bas": 1}}, "serving_plan_options.port_bas: unknown key, did you mean 'port_base'?"),
         ({"path": "/nowhere/plan.json"}, "/nowhere"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.heteroserve.common.progress import Progress
 from heteroserve.cluster.evidence import Evidence
-from heteroserve.cluster.labels import SPEC
+from heteroserve.common.names import SPEC
 from heteroserve.serving.names import CELL
 
 from python_plugins.modules.serving import ray_cell

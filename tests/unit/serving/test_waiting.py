@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from heteroserve.cluster.evidence import Evidence
-from heteroserve.cluster.labels import SPEC
+from heteroserve.common.names import SPEC
 from heteroserve.serving.waiting import Patience, is_running
 
 from tests.unit.serving.test_diagnosis import CELL, container, pod

@@ -10,8 +10,8 @@ from fractions import Fraction
 from typing import Any
 
 from ..common.logs import last_error
+from ..common.names import SPEC
 from . import quantities
-from .labels import SPEC
 from .operator_log import last_word
 
 Object = dict[str, Any]

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..common.names import VENDOR_LABEL
 from ..facts.hardware import Accelerator
-from .gpu_plugins import RESOURCES, VENDOR_LABEL, Sharing, vendor_of
+from .gpu_plugins import RESOURCES, Sharing, vendor_of
 
 MIG_PREFIX = "nvidia.com/mig-"
 STRATEGY = "gpu_device_plugin_mig_strategy"

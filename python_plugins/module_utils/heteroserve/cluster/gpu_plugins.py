@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..common.names import VENDOR_LABEL
 from .charts import merged
 
-VENDOR_LABEL = "heteroserve.io/accelerator-vendor"
 RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu"}
 
 

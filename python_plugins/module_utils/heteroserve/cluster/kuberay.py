@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..common.names import PART_OF
 from .evidence import Evidence, condition, one_line
-from .labels import PART_OF
 from .pods import Finding, operator_down
 
 Object = Mapping[str, Any]

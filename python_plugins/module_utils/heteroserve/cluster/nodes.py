@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from .labels import LABEL, LABEL_VALUE
+from ..common.names import LABEL, VENDOR_LABEL, model_label
 
 CORDONED = "heteroserve.io/cordoned"  # annotation of a node that HeteroServe took out of use
 SERVER_LABELS = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/etcd")
@@ -86,13 +85,10 @@ def labels(accelerator: str, vendor: str, count: int, models: tuple[str, ...]) -
     """Labels of a node: what it has, and ``heteroserve.io/model-NAME`` for what the plan runs on it."""
     found = {
         f"{LABEL}accelerator": accelerator,
-        f"{LABEL}accelerator-vendor": vendor,
+        VENDOR_LABEL: vendor,
         f"{LABEL}accelerator-count": str(count),
     }
-    for model in models:
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", model)[: LABEL_VALUE - len("model-")].strip("-._")
-        found[f"{LABEL}model-{name}"] = "true"
-    return found
+    return found | dict.fromkeys(map(model_label, models), "true")
 
 
 def label_changes(now: dict[str, str], wanted: dict[str, str]) -> dict[str, str | None]:

@@ -28,13 +28,14 @@ def to_dict(value: Any) -> Any:
     return value
 
 
-def from_dict(kind: type[T], data: Any, where: str = "") -> T:
+def from_dict(kind: type[T], data: Any, where: str = "", texts: bool = False) -> T:
     """Build dataclass ``kind`` from plain types.
 
+    With ``texts`` a number or truth value may be written as text ("4096"), as it is on Ansible's command line.
     Raises ``ValueError`` whose text starts with the path of the value at fault, such as
     ``cells[0].ports: ...``.
     """
-    return typing.cast(T, _build(kind, data, where))
+    return typing.cast(T, _build(kind, data, where, texts))
 
 
 @cache
@@ -42,12 +43,12 @@ def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _build(kind: Any, data: Any, where: str) -> Any:
+def _build(kind: Any, data: Any, where: str, texts: bool) -> Any:
     if kind is Any:
         return data
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
-        return _build_union(kind, data, where)
+        return _build_union(kind, data, where, texts)
     if origin is typing.Literal:
         if data not in typing.get_args(kind):
             raise ValueError(f"{where}: found {data!r}, expected one of {', '.join(map(repr, typing.get_args(kind)))}")
@@ -56,14 +57,16 @@ def _build(kind: Any, data: Any, where: str) -> Any:
         if not isinstance(data, (list, tuple)):
             raise ValueError(f"{where}: found {_name(data)}, expected a list")
         item = typing.get_args(kind)[0]
-        return origin(_build(item, value, f"{where}[{index}]") for index, value in enumerate(data))
+        return origin(_build(item, value, f"{where}[{index}]", texts) for index, value in enumerate(data))
     if origin is dict or kind is dict:
         if not isinstance(data, dict):
             raise ValueError(f"{where}: found {_name(data)}, expected a mapping")
         value_kind = typing.get_args(kind)[1] if typing.get_args(kind) else Any
-        return {str(key): _build(value_kind, value, f"{where}.{key}") for key, value in data.items()}
+        return {str(key): _build(value_kind, value, f"{where}.{key}", texts) for key, value in data.items()}
     if dataclasses.is_dataclass(kind):
-        return _build_dataclass(typing.cast(type, kind), data, where)
+        return _build_dataclass(typing.cast(type, kind), data, where, texts)
+    if texts and isinstance(data, str):
+        data = _converted(kind, data)
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
@@ -71,23 +74,34 @@ def _build(kind: Any, data: Any, where: str) -> Any:
     return data
 
 
-def _build_union(kind: Any, data: Any, where: str) -> Any:
+def _converted(kind: Any, text: str) -> Any:
+    """The number or truth value that a text plainly is; any other text as it is."""
+    if kind is int and re.fullmatch(r"\d+", text):
+        return int(text)
+    if kind is float and re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if kind is bool and text.lower() in ("true", "false", "yes", "no"):
+        return text.lower() in ("true", "yes")
+    return text
+
+
+def _build_union(kind: Any, data: Any, where: str, texts: bool) -> Any:
     choices = typing.get_args(kind)
     if data is None and type(None) in choices:
         return None
     choices = tuple(choice for choice in choices if choice is not type(None))
     if len(choices) == 1:
-        return _build(choices[0], data, where)
+        return _build(choices[0], data, where, texts)
     faults = []
     for choice in choices:
         try:
-            return _build(choice, data, where)
+            return _build(choice, data, where, texts)
         except ValueError as fault:
             faults.append(str(fault))
     raise ValueError("; or ".join(faults))
 
 
-def _build_dataclass(kind: type, data: Any, where: str) -> Any:
+def _build_dataclass(kind: type, data: Any, where: str, texts: bool) -> Any:
     if not isinstance(data, dict):
         raise ValueError(f"{where or kind.__name__}: found {_name(data)}, expected a mapping")
     known = {item.name: item for item in dataclasses.fields(kind)}
@@ -99,7 +113,7 @@ def _build_dataclass(kind: type, data: Any, where: str) -> Any:
     values = {}
     for name, item in known.items():
         if name in data:
-            values[name] = _build(_hints(kind)[name], data[name], _join(where, name))
+            values[name] = _build(_hints(kind)[name], data[name], _join(where, name), texts)
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             raise ValueError(f"{_join(where, name)}: missing")
     return kind(**values)

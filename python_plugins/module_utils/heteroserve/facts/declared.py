@@ -110,12 +110,14 @@ def hardware_of(declared: dict[str, Any], where: str = "hardware") -> Hardware:
 
     Raises ``ValueError`` that names the key at fault and the nearest known one.
     """
+    if not isinstance(declared, dict):
+        raise ValueError(f"{where}: expected a mapping")
     if "memory" in declared:
         try:
             return hardware_from_dict(declared)
         except ValueError as fault:
             raise ValueError(f"{where}.{fault}") from fault
-    short = from_dict(DeclaredHardware, declared, where)
+    short = from_dict(DeclaredHardware, declared, where, texts=True)
     server = _card(SERVER_CARDS, short.server, f"{where}.server") if short.server else None
     accelerators: list[Accelerator] = []
     groups = short.accelerators if isinstance(short.accelerators, tuple) else (short.accelerators,)

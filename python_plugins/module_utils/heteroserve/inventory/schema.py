@@ -93,10 +93,28 @@ class Inventory:
     groups: dict[str, list[str]]
     plain_secrets: dict[str, str]  # key path -> place, values that stand there in plain text
     template_faults: dict[str, str]  # key -> what Ansible said of its template
-    host_keys: dict[str, str] = field(
-        default_factory=dict
-    )  # "HOST or GROUP: key" -> "file:line", in hosts and host_vars
+    # "HOST or GROUP: key" -> "file:line", in hosts and host_vars
+    host_keys: dict[str, str] = field(default_factory=dict)
     role_options: dict[str, dict[str, Any]] = field(default_factory=dict)  # option of a role -> its argument spec
+    hosts: dict[str, dict[str, Any]] = field(default_factory=dict)  # HOST_VARIABLES of each host, templates resolved
+    lines: dict[str, str] = field(default_factory=dict)  # path of a nested key ("models[2].context") -> "file:line"
+
+    def place(self, path: str) -> str:
+        """Where a key stands, or the nearest one around it."""
+        around = path
+        while around not in self.lines and (shorter := re.sub(r"(\.[^.\[\]]*|\[\d+\])$", "", around)) != around:
+            around = shorter
+        return self.lines.get(around) or self.places.get(re.split(r"[.\[]", path)[0], "group_vars/all")
+
+    def host_place(self, host: str, path: str) -> str:
+        """Where a host's variable stands: at the host itself, at a group of it, or for all hosts."""
+        owners = [host, *(group for group, members in self.groups.items() if host in members)]
+        top = re.split(r"[.\[]", path)[0]
+        owner = next((name for name in owners if f"{name}: {top}" in self.host_keys), None)
+        if owner is None:
+            return self.place(path) if top in self.places else "hosts.yml"
+        found = self.place(f"{owner}: {path}")
+        return found if found != "group_vars/all" else self.host_keys[f"{owner}: {top}"]
 
     def known(self) -> list[str]:
         """Every variable that may be set for all hosts."""
@@ -113,7 +131,7 @@ def check(inventory: Inventory, engines: Sequence[str]) -> list[Fault]:
             faults.append(Fault(place, item.name, inventory.template_faults[item.name], "mend the template"))
         elif item.name in inventory.values:
             faults += [
-                Fault(place, key, found, fix)
+                Fault(inventory.place(key), key, found, fix)
                 for key, found, fix in type_faults(hints[item.name], inventory.values[item.name], item.name)
             ]
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
@@ -205,20 +223,25 @@ def _models(inventory: Inventory, engines: Sequence[str]) -> list[Fault]:
             continue
         name = str(model.get("name", ""))
         key = f"models[{index}]"
-        if name and not MODEL_NAME.fullmatch(name):
-            faults.append(Fault(place, f"{key}.name", f"{name!r}", "use letters, digits and . _ - / only, 96 at most"))
+        own = _model(model, engines, inventory.groups.get("serving", []))
         if name in seen:
-            faults.append(
-                Fault(place, f"{key}.name", f"{name!r} is also models[{seen[name]}]", "give each model its own name")
-            )
+            own.append(("name", f"{name!r} is also models[{seen[name]}]", "give each model its own name"))
         seen.setdefault(name, index)
-        faults += [Fault(place, f"{key}.{sub}", found, fix) for sub, found, fix in _source(model.get("source"))]
-        unknown = set(model.get("hosts") or []) - set(inventory.groups.get("serving", []))
-        for host in sorted(map(str, unknown)):
-            faults.append(Fault(place, f"{key}.hosts", f"{host!r} is not in group serving", "name hosts of that group"))
-        if model.get("engine") not in (None, *engines) and engines:
-            found = f"{model['engine']!r} is not built for this runtime"
-            faults.append(Fault(place, f"{key}.engine", found, f"remove it, or set {' or '.join(engines)}"))
+        faults += [Fault(inventory.place(f"{key}.{sub}"), f"{key}.{sub}", found, fix) for sub, found, fix in own]
+    return faults
+
+
+def _model(model: dict[str, Any], engines: Sequence[str], serving: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Faults of an entry by itself: (key, what was found, what to set)."""
+    faults = _source(model.get("source"))
+    name, hosts = str(model.get("name", "")), model.get("hosts")
+    if name and not MODEL_NAME.fullmatch(name):
+        faults.insert(0, ("name", f"{name!r}", "use letters, digits and . _ - / only, 96 at most"))
+    for host in sorted(set(map(str, hosts if isinstance(hosts, list) else ())) - set(serving)):
+        faults.append(("hosts", f"{host!r} is not in group serving", "name hosts of that group"))
+    if model.get("engine") not in (None, *engines) and engines:
+        found = f"{model['engine']!r} is not built for this runtime"
+        faults.append(("engine", found, f"remove it, or set {' or '.join(engines)}"))
     return faults
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
+from ..common.names import cell_prefix, natural, pool_name
 from .allocate import Board, Replica
-from .names import cell_prefix, natural, pool_name
 from .ports import Ports, port_names
 from .request import HostEntry, PlanOptions
 from .schema import Cell, Placement, Plan, PlannedModel, cell_digest

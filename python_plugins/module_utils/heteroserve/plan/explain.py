@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..common.names import natural, pool_name
 from .allocate import Board, HostState, Options, place_fairly, place_minimum
 from .bays import HostShape
 from .fit import Fit
 from .memory import Misfit, Wanted
-from .names import natural, pool_name
 from .remedies import nearest, remedy
 from .request import HostEntry, PlanOptions
 from .roofline import step_time

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..common.names import backend_name, weights_folder
 from ..inventory.models import ModelRequest
 from . import efficiencies as table
 from .bays import Bay, HostShape, available
 from .builds import build_of
 from .memory import GB, Misfit, Wanted, cpu_limits, gpu_limits
 from .model_shape import QUANTIZATIONS, ModelShape, normal_dtype
-from .names import backend_name, weights_folder
 from .request import PlanOptions, splits
 from .roofline import Deployment, Device, expect
 from .schema import Expectation, Limits, PlannedModel

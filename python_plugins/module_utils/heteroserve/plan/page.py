@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from html import escape
 
+from ..common.names import natural
 from ..facts.hardware import Accelerator
-from .names import natural
 from .report import devices_of, host_ranges
 from .request import HostEntry
 from .schema import Cell, Plan, Reason

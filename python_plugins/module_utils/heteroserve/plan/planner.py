@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
+from ..common.names import natural
 from ..inventory.models import ModelRequest
 from . import efficiencies as table
 from .allocate import Board, HostState, Options, place_fairly, place_minimum
@@ -21,7 +22,6 @@ from .explain import Survey, host_reasons, make_advice, make_pools, model_reason
 from .fit import STAGES, Fit, fits, want
 from .memory import Wanted
 from .model_shape import ModelShape
-from .names import natural
 from .remedies import fault_as_misfit, remedy
 from .request import HostEntry, PlanOptions, PlanRequest, faults_of, shape_of
 from .schema import Cell, GatewayPlan, Placement, Plan, Reason

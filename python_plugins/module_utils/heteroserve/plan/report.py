@@ -6,8 +6,8 @@ import re
 import textwrap
 from collections import defaultdict
 
+from ..common.names import natural, short_kind
 from ..common.table import WIDTH, table
-from .names import natural, short_kind
 from .schema import Cell, Plan, Reason
 
 MOST_CELLS = 40  # above this the cells are summed up by pool

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
+from ..common.names import cell_prefix
+from ..common.records import from_dict
 from ..facts.hardware import Hardware
 from ..inventory.models import ModelRequest
 from .builds import engines_of
@@ -55,6 +58,39 @@ class PlanRequest:
     options: PlanOptions = field(default_factory=PlanOptions)
 
 
+@dataclass(frozen=True)
+class HostLimits:
+    """What the inventory says of a host beside its hardware, ``serving_limits`` among it."""
+
+    rack: str | int | None = None
+    address: str | None = None  # on which its cells listen
+    reserved_ports: tuple[int, ...] | None = None
+    memory_gib: float | None = None
+    cores: int | None = None
+    accelerators: tuple[int, ...] | None = None
+
+
+def host_limits(given: dict[str, Any], where: str) -> HostLimits:
+    """Read a host's variables. Raises ``ValueError`` that names the key at fault."""
+    return from_dict(HostLimits, given, where, texts=True)
+
+
+def model_entry(given: dict[str, Any], where: str) -> ModelRequest:
+    """Read an entry of ``models``; a key without a value counts as left out. Raises ``ValueError``."""
+    return from_dict(ModelRequest, {key: value for key, value in given.items() if value is not None}, where, texts=True)
+
+
+def options_of(given: dict[str, Any]) -> PlanOptions:
+    """Read ``serving_plan_options``. Raises ``ValueError``."""
+    return from_dict(PlanOptions, given, "serving_plan_options", texts=True)
+
+
+def shared_cell_name(name: str, others: Collection[str]) -> str | None:
+    """Another model whose cells would be called like those of ``name``."""
+    own = cell_prefix(name, "cpu")
+    return next((other for other in others if other != name and cell_prefix(other, "cpu") == own), None)
+
+
 def card_for(request: ModelRequest) -> str | None:
     """The card that a model entry names, or whose name its hub id ends in ("meta-llama/Llama-3.1-8B-Instruct")."""
     if request.card:
@@ -78,15 +114,20 @@ def shape_of(request: ModelRequest) -> ModelShape:
     return card_named(card)
 
 
-def faults_of(request: ModelRequest, shape: ModelShape, builds: Collection[str]) -> str | None:
-    """The first setting of a model that no hardware could satisfy, as one sentence with what to set."""
+def faults_of(request: ModelRequest, shape: ModelShape | None, builds: Collection[str]) -> str | None:
+    """The first setting of a model that no hardware could satisfy, as "KEY: what is wrong".
+
+    Without a shape only what is wrong for every model.
+    """
     if request.share <= 0:
         return f"share: found {request.share}, expected more than 0"
     if request.max_replicas is not None and request.max_replicas < max(1, request.min_replicas):
         return f"max_replicas: found {request.max_replicas}, less than min_replicas {request.min_replicas}"
     if request.engine is not None and request.engine not in engines_of(builds):
         return f"engine: found {request.engine!r}, this runtime has {' and '.join(engines_of(builds)) or 'none'}"
-    if request.context is not None and not 0 < request.context <= shape.context:
+    if request.context is not None and request.context <= 0:
+        return f"context: found {request.context}, expected more than 0"
+    if request.context is not None and shape is not None and request.context > shape.context:
         return f"context: found {request.context}, the model knows {shape.context} positions"
     if request.dtype is not None:
         try:
@@ -96,14 +137,14 @@ def faults_of(request: ModelRequest, shape: ModelShape, builds: Collection[str])
     return _fault_of_quantization(request, shape, builds) or _fault_of_parallelism(request, shape)
 
 
-def _fault_of_quantization(request: ModelRequest, shape: ModelShape, builds: Collection[str]) -> str | None:
+def _fault_of_quantization(request: ModelRequest, shape: ModelShape | None, builds: Collection[str]) -> str | None:
     name = request.quantization
     if name is None:
         return None
     known = [method.name for method in QUANTIZATIONS.values() if set(method.engines) & set(engines_of(builds))]
     if name not in known:
         return f"quantization: found {name!r}, expected one of {', '.join(known)}"
-    if not QUANTIZATIONS[name].online and shape.quantization != name:
+    if shape is not None and not QUANTIZATIONS[name].online and shape.quantization != name:
         own = shape.quantization or shape.dtype
         return f"quantization: {name} needs a checkpoint that was quantised so, this one is {own}"
     if request.engine is not None and request.engine not in QUANTIZATIONS[name].engines:
@@ -111,9 +152,9 @@ def _fault_of_quantization(request: ModelRequest, shape: ModelShape, builds: Col
     return None
 
 
-def _fault_of_parallelism(request: ModelRequest, shape: ModelShape) -> str | None:
+def _fault_of_parallelism(request: ModelRequest, shape: ModelShape | None) -> str | None:
     size = request.tensor_parallel_size
-    if size is not None and not splits(shape, size):
+    if size is not None and shape is not None and not splits(shape, size):
         fits = ", ".join(str(item) for item in range(1, 17) if splits(shape, item))
         return (
             f"tensor_parallel_size: found {size}, which does not divide the {shape.heads} heads and "

@@ -18,10 +18,10 @@ from dataclasses import replace
 from typing import Any
 
 from ..cluster import quantities
-from ..cluster.labels import PART_OF, SPEC, label_value
+from ..common.names import PART_OF, SPEC, label_value, object_name, weights_claim
 from ..models.weights import weights_path
 from ..plan.schema import Cell, Plan, PlannedModel
-from .names import ACCOUNT, CELL, DIGEST, MODEL, PRIORITY, TAKES, labels, weights_claim
+from .names import ACCOUNT, CELL, DIGEST, MODEL, PRIORITY, TAKES, labels
 from .pods import DASHBOARD_PORT, METRICS_PORTS, SERVE_PORT, head_template, start_parameters, worker_template
 from .ray_serve import serve_config
 from .resources import devices, takes
@@ -109,7 +109,7 @@ def disruption_budgets(cells: Iterable[Cell], settings: Settings) -> list[Object
             "apiVersion": "policy/v1",
             "kind": "PodDisruptionBudget",
             "metadata": {
-                "name": _dns_name(model),
+                "name": object_name(model),
                 "namespace": settings.namespace,
                 "labels": {**PART_OF, MODEL: label_value(model)},
             },
@@ -128,7 +128,7 @@ def disruption_budgets(cells: Iterable[Cell], settings: Settings) -> list[Object
 def weights_volume(cell: Cell, model: PlannedModel, settings: Settings) -> Object:
     """The folder of the weights on the cell's hosts, for this cell's claim and no other."""
     path = weights_path(settings.models_path, model)
-    name = weights_claim(cell, path)
+    name = weights_claim(cell.name, cell.hosts, path)
     term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": list(cell.hosts)}]}
     return {
         "apiVersion": "v1",
@@ -154,7 +154,7 @@ def weights_volume(cell: Cell, model: PlannedModel, settings: Settings) -> Objec
 
 def weights_volume_claim(cell: Cell, model: PlannedModel, settings: Settings) -> Object:
     """The claim that the cell's pods name."""
-    name = weights_claim(cell, weights_path(settings.models_path, model))
+    name = weights_claim(cell.name, cell.hosts, weights_path(settings.models_path, model))
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -318,9 +318,3 @@ def _ports(*numbers: int, protocol: str = "TCP") -> list[Object]:
 
 def _blocks(networks: list[str]) -> list[Object]:
     return [{"ipBlock": {"cidr": one}} for one in sorted(set(networks))]
-
-
-def _dns_name(model: str) -> str:
-    short = label_value(model).lower().replace("_", "-").replace(".", "-").strip("-")
-    digest = hashlib.sha256(model.encode()).hexdigest()[:6]
-    return f"{short[:50].strip('-')}-{digest}"

@@ -11,9 +11,10 @@ import math
 from typing import Any
 
 from ..cluster import quantities
+from ..common.names import weights_claim
 from ..models.weights import weights_path
 from ..plan.schema import Cell, PlannedModel
-from .names import ACCOUNT, CELL, PRIORITY, labels, weights_claim
+from .names import ACCOUNT, CELL, PRIORITY, labels
 from .resources import RAY_RESOURCES, RESOURCES, TAINTS, cores, devices, host_memory, replicas
 from .settings import Settings
 
@@ -128,7 +129,7 @@ def _template(
         "volumes": [
             {
                 "name": "weights",
-                "persistentVolumeClaim": {"claimName": weights_claim(cell, path), "readOnly": True},
+                "persistentVolumeClaim": {"claimName": weights_claim(cell.name, cell.hosts, path), "readOnly": True},
             },
             {
                 "name": "shared-memory",

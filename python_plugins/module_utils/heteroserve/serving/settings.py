@@ -6,8 +6,8 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 
+from ..common.names import LONGEST_NAME
 from ..plan.schema import Cell
-from .names import LONGEST_NAME
 from .resources import RESOURCES
 
 # Kubernetes' node ports, unless K3s is told otherwise (service-node-port-range).

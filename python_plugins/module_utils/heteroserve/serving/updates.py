@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..cluster.evidence import annotations_of, made_of
-from ..cluster.labels import SPEC
+from ..common.names import SPEC
 from ..plan.schema import Cell
 from .names import CELL, MODEL, TAKES
 from .resources import takes

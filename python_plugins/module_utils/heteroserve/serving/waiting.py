@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..cluster.evidence import Evidence, is_ready, made_of
-from ..cluster.labels import SPEC
 from ..cluster.pods import Finding
+from ..common.names import SPEC
 from .diagnosis import STAYS, diagnose, progress
 from .ray_serve import applications, verdict
 
