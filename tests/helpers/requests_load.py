@@ -28,10 +28,14 @@ class Tally:
 
 @dataclass
 class Load:
-    """Runs as long as the context lasts; ``plain`` and ``streamed`` are the tallies."""
+    """Runs as long as the context lasts; ``plain`` and ``streamed`` are the tallies.
+
+    Pauses are ``pace`` times as long: a real engine takes all cores, and needs them for what is tested.
+    """
 
     endpoint: str
     model: str
+    pace: float = 1.0
     plain: Tally = field(default_factory=Tally)
     streamed: Tally = field(default_factory=Tally)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -64,7 +68,7 @@ class Load:
     def _run(self, ask: object, tally: Tally, pause_s: float) -> None:
         assert callable(ask)
         # A connection of its own for each request, as many clients would have.
-        while not self._stop.wait(pause_s):
+        while not self._stop.wait(self.pace * pause_s):
             began = time.monotonic()
             tally.sent += 1
             try:
