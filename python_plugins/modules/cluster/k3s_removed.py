@@ -10,8 +10,6 @@ description:
   - Ends the unit and its pods, unmounts what they mounted, takes away the network interfaces, namespaces and firewall
     rules that Kubernetes and flannel made, and removes the files. What others made is left alone. A second run finds
     nothing to do; a run that was killed half-way goes on.
-options:
-  data_kept: {description: Keep C(/var/lib/rancher) and C(/etc/rancher)., type: bool, default: false}
 author: [HeteroServe (@heteroserve)]
 """
 
@@ -146,7 +144,7 @@ class Removal:
                 if self._do(f"ipset {name}"):
                     run("ipset", "destroy", name)
 
-    def files(self, data_kept: bool) -> None:
+    def files(self) -> None:
         """Binaries, names that lead to them, and folders. A folder that is a mount of the host's own stays, empty."""
         for name in NAMES:
             link = BINARIES / name
@@ -155,7 +153,7 @@ class Removal:
         for path in sorted(BINARIES.glob("k3s-v*")) + [BINARIES / "k3s"]:
             if (path.exists() or path.is_symlink()) and self._do(str(path)):
                 path.unlink()
-        for name in VOLATILE + (() if data_kept else DATA):
+        for name in VOLATILE + DATA:
             path = Path(name)
             if path.is_dir() and (not path.is_mount() or any(path.iterdir())) and self._do(name):
                 empty(path)
@@ -179,14 +177,14 @@ def empty(folder: Path) -> None:
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(argument_spec={"data_kept": {"type": "bool", "default": False}}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     removal = Removal(module.check_mode)
     try:
         removal.units()
         removal.pods()
         removal.mounts()
         removal.network()
-        removal.files(module.params["data_kept"])
+        removal.files()
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"{error}. Run this again; what is left is removed then", removed=removal.removed)
     module.exit_json(changed=bool(removal.removed), removed=removal.removed)

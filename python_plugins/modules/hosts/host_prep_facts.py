@@ -38,13 +38,10 @@ ansible_facts:
 modules: {description: Modules of the kernel to load at every start., returned: always, type: list}
 settings: {description: "What the kernel is to be set to: key, value, path and reason.", returned: always, type: list}
 memlock: {description: Why services may lock all memory; empty if they need not., returned: always, type: str}
-nftables: {description: Whether nft is installed., returned: always, type: bool}
 """
 
 import hashlib
-import os
 import platform
-import shutil
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -100,7 +97,6 @@ def main() -> None:
         "hostname": platform.node(),
         "machine": hashlib.sha256(f"heteroserve {identity}".encode()).hexdigest()[:16] if identity else "",
     }
-    search = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     module.exit_json(
         changed=False,
         ansible_facts={"cluster_network": facts},
@@ -109,7 +105,6 @@ def main() -> None:
             {"key": item.key, "value": item.value, "path": item.path, "reason": item.reason} for item in plan.settings
         ],
         memlock=plan.memlock_reason,
-        nftables=shutil.which("nft", path=search) is not None,
     )
 
 

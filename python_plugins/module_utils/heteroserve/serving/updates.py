@@ -7,7 +7,6 @@ long as there is a way, and nothing is taken down for a step that could not foll
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,21 +87,20 @@ def running_cells(
     return tuple(found)
 
 
-def decide(wanted: tuple[Wanted, ...], running: tuple[Running, ...], free: Amounts | None = None) -> Decision:
+def decide(wanted: tuple[Wanted, ...], running: tuple[Running, ...]) -> Decision:
     """Create, update and remove, in an order that never takes a model's last answering cell down while another way is.
 
     A step goes before others when it takes nothing down, and has room: creating, or updating what does not answer. Then
     what can be updated or removed while others answer for the model. Only then the rest, marked ``last``. The last
     answering cell is not touched where the model has other cells that should answer and do not: those are mended first,
-    or a step that fails would leave nobody; so whoever calls this has waited for cells that are only starting. ``free``
-    is what no pod holds, where that is known: without it a step waits for every other that gives back something of what
-    it needs.
+    or a step that fails would leave nobody; so whoever calls this has waited for cells that are only starting. A step
+    waits for every other that gives back something of what it needs.
     """
     goal = {cell.name: cell for cell in wanted}
     now = {cell.name: cell for cell in running}
     unchanged = tuple(cell.name for cell in wanted if cell.name in now and now[cell.name].spec == cell.spec)
     todo = {name for name in goal.keys() | now.keys() if name not in unchanged}
-    board = _Board(goal, dict(now), todo, None if free is None else Counter(_less(free, {})))
+    board = _Board(goal, dict(now), todo)
     steps: list[Step] = []
     refused: list[str] = []
     while board.todo:
@@ -117,14 +115,6 @@ def decide(wanted: tuple[Wanted, ...], running: tuple[Running, ...], free: Amoun
     return Decision(tuple(steps), unchanged, tuple(refused))
 
 
-def broken_off(decision: Decision, at: int, why: str) -> str:
-    """What is said when step ``at`` failed: what stays undone, so that nobody takes half for whole."""
-    left = [f"{step.action} {step.cell}" for step in decision.steps[at + 1 :]]
-    failed = decision.steps[at]
-    rest = f"not done: {', '.join(left)}" if left else "it was the last step"
-    return f"{failed.action} of {failed.cell} failed and the others were left as they are ({rest}): {why}"
-
-
 @dataclass
 class _Board:
     """The cluster as it will be after the steps taken so far."""
@@ -132,7 +122,6 @@ class _Board:
     goal: Mapping[str, Wanted]
     now: dict[str, Running]
     todo: set[str]
-    free: Counter[tuple[str, str]] | None  # (host, resource) -> count; None if it is not known
     left: set[str] = field(default_factory=set)  # refused: they keep what they have
 
     def action(self, name: str) -> str:
@@ -171,13 +160,11 @@ class _Board:
         return not self.holders(name)
 
     def holders(self, name: str) -> set[str]:
-        """Cells whose own step gives back what this one needs beyond what its cell has and what is free."""
+        """Cells whose own step gives back what this one needs beyond what its cell has."""
         if name not in self.goal:
             return set()
         own = self.now[name].takes if name in self.now else {}
         more = _less(self.goal[name].takes, own)
-        if self.free is not None:
-            more = {key: count for key, count in more.items() if count > self.free[key]}
         return {other for other in (self.todo | self.left) - {name} if more.keys() & self.freed(other)}
 
     def freed(self, name: str) -> set[tuple[str, str]]:
@@ -214,10 +201,7 @@ class _Board:
             "remove": "the plan has it no more",
         }[action]
         self.todo.discard(name)
-        before = self.now.pop(name, None)
-        if self.free is not None:
-            self.free.update(_less(before.takes if before else {}, {}))
-            self.free.subtract(_less(self.goal[name].takes if name in self.goal else {}, {}))
+        self.now.pop(name, None)
         if name in self.goal:
             cell = self.goal[name]
             self.now[name] = Running(name, cell.model, cell.spec, True, cell.takes)
