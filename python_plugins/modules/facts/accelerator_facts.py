@@ -28,15 +28,15 @@ options:
     default: /
   cluster_addresses:
     description:
-      - Addresses or names of the other hosts. The interface whose route leads to them is the one that faces the
-        cluster; if none is given, the default route's is taken. Names of interfaces are never looked at.
+      - Addresses or names of the other hosts. The interface that routes to them counts as the cluster interface; if
+        the list is empty, it is the interface of the default route. Interface names are not considered.
     type: list
     elements: str
     default: []
   timeout:
     description:
-      - Seconds that each command may take. Eight GPUs whose driver starts anew for each nvidia-smi (no persistence
-        mode) need some twenty; a driver that hangs costs this much once.
+      - Timeout of each command, in seconds. Without persistence mode the driver is initialized for each nvidia-smi
+        call, which takes about 20 seconds with eight GPUs. A hanging driver costs one timeout.
     type: float
     default: 30
   root:

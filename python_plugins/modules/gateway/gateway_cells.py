@@ -5,38 +5,38 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gateway_cells
-short_description: Look at a gateway's cells, drain them, or put them back
+short_description: Read, drain or re-enable the cells of a gateway
 description:
-  - Runs on a gateway's host and talks to HAProxy's master on its socket, and so to the workers that a reload left
-    behind with requests that still run.
-  - A drained cell gets no new request; those that run go on, and are waited for. It stays drained when HAProxy reads
-    its configuration anew or is started again.
-  - Cells that the gateway does not know get no requests from it, so there is nothing to do with them.
+  - Runs on the gateway's host and uses the socket of HAProxy's master, which also reaches workers that still serve
+    requests after a reload.
+  - A drained cell receives no new requests. Running requests continue, and the module waits for them. The cell stays
+    drained when HAProxy reloads or restarts.
+  - Cells that the gateway does not know are ignored.
 options:
-  socket: {description: Socket of HAProxy's master., type: path, required: true}
-  cells: {description: Names of cells; all where left out., type: list, elements: str}
+  socket: {description: Socket of the HAProxy master process., type: path, required: true}
+  cells: {description: Names of cells; all cells if omitted., type: list, elements: str}
   state:
     description:
-      - C(looked_at) changes nothing. C(drained) waits until no request is left; if one still runs at the end of the
-        time, the cells that were not drained before are put back. C(ready) waits until the cells are seen as up.
-      - C(kept) writes anew what HAProxy reads of drained cells when it starts, for a configuration with other ports.
+      - C(looked_at) changes nothing. C(drained) waits until no request is left; if one still runs after the timeout,
+        the cells that were not drained before are re-enabled. C(ready) waits until the gateway reports the cells as up.
+      - C(kept) rewrites the list of drained cells that HAProxy reads at its start, for other ports.
     type: str
     choices: [looked_at, drained, ready, kept]
     default: looked_at
   timeout: {description: Seconds to wait; 0 does not wait for a cell to be up., type: int, default: 600}
   setting:
-    description: Setting of that time, for the sentence that says it has run out.
+    description: Name of the setting that holds the timeout, for the error message.
     type: str
     default: gateway_drain_timeout
   models:
     description:
-      - Model of each cell. Where it is given, nothing is drained if a model had no cell left that answers.
+      - Model of each cell. If set, the module fails before it drains the last answering cell of a model.
     type: dict
     default: {}
   ports: {description: "Port of each cell, for C(kept).", type: dict, default: {}}
   kept_in:
-    description: File from which HAProxy learns at its start which cells are drained. Not written where its folder is
-      not there.
+    description: File that tells HAProxy at its start which cells are drained. Not written if its folder does not
+      exist.
     type: path
     default: /etc/heteroserve/gateway/drained
   progress_path: {description: Where the action plugin reads what is being done., type: path}
