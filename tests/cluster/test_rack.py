@@ -20,7 +20,7 @@ import openai
 import pytest
 from heteroserve.plan.schema import Plan
 
-from tests.cluster.conftest import DISCOVER, ROOT, SERVE, Cluster, clusters
+from tests.cluster.conftest import DISCOVER, ROOT, Cluster, clusters
 from tests.helpers import broken, serving
 from tests.helpers.endpoint_behaviour import MODEL, EndpointBehaviour
 from tests.helpers.manifests import api_server_accepts, kuberay_makes_pods, spread
@@ -215,7 +215,7 @@ def test_a_replica_is_killed(cluster: Cluster) -> None:
     """With the real engine: what becomes of requests that it was answering is up to the engine's server."""
     del cluster.settings["models"][0]["max_replicas"]
     cluster.write()
-    cluster.serve()
+    cluster.serve_elsewhere()
     name = serving.pods(cluster)[0]["metadata"]["name"]
     inside = ("-n", "heteroserve", "exec", name, "--", "bash", "-c")
     # Processes are called after what Ray runs in them; pkill would have to be in the image.
@@ -234,8 +234,7 @@ def test_another_model_takes_its_place(cluster: Cluster) -> None:
     cluster.settings["models"] = [copy.deepcopy(ECHO)]
     cluster.write()
     began = time.monotonic()
-    # The stage hosts too: a host that had no cell before opens its firewall for one.
-    printed = cluster.play("site.yml", "--tags", f"{SERVE},hosts", "-e", "batch=100%")
+    printed = cluster.serve_elsewhere()
     print(f"{stages(printed)}\nanother model {time.monotonic() - began:.0f} s")
     assert re.search(r"endpoint +echo +right .* Paris", printed)
     assert serving.gateway_sees(cluster) == dict.fromkeys(serving.planned(cluster), "UP")
