@@ -21,6 +21,7 @@ import httpx
 import openai
 import pytest
 from heteroserve.common import processes
+from heteroserve.common.names import backend_name
 
 from tests.helpers.playbook_runs import changed
 from tests.helpers.stub_http import StubHandler
@@ -98,7 +99,8 @@ class Gateway:
 
 
 def planned_cell(name: str, model: str, port: int) -> dict[str, object]:
-    return {"name": name, "model": model, "hosts": ["local"], "ports": {"serve": port}, "weight": 128}
+    ports = {"serve": port}
+    return {"name": name, "model": model, "hosts": ["local"], "address": "127.0.0.1", "ports": ports, "weight": 128}
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,9 @@ def gateway(root: Path, scratch: Path) -> Iterator[Gateway]:
     made = installation(root, scratch / "gateway", 27000)
     ports = [27050, 27051, 27052]
     plan = {
-        "models": [{"name": name, "context": 4096, "chat": True} for name in ("a", "b/c")],
+        "models": [
+            {"name": name, "context": 4096, "chat": True, "backend": backend_name(name)} for name in ("a", "b/c")
+        ],
         "cells": [
             planned_cell("a-0", "a", ports[0]),
             planned_cell("a-1", "a", ports[1]),

@@ -21,7 +21,8 @@ from tests.unit.plan.estate import host
 
 MODEL: dict[str, Any] = {"name": "m", "card": "llama-3.1-8b", "source": {"path": "/m"}}
 ODD = st.sampled_from(
-    (None, 0, -1, 1, 2, 3, 4096, 10**7, 1.5, True, "", "1", "4096", "4096x", "true", "fp8", "awq", "int3", "bfloat16",
+    (None, 0, -1, 1, -0.5, float("inf"), float("nan"), 2, 3,
+     4096, 10**7, 1.5, True, "", "1", "4096", "4096x", "true", "fp8", "awq", "int3", "bfloat16",
      "vllm", "onnx", "cpu", "llama-3.1-8b", "llama-9", [], ["a"], ["z"], {}, {"x": 1})
 )  # fmt: skip
 KEYS = (
@@ -54,6 +55,32 @@ def test_what_plan_refuses_validate_refuses(changes: dict[str, Any]) -> None:
     entry = {**MODEL, **changes}
     if fault := refusal(entry):
         assert sentences(inventory(models=[entry])), fault
+
+
+@pytest.mark.parametrize("value", [-1, 0, "-1", float("inf"), float("nan")])
+@pytest.mark.parametrize("key", [item.name for item in dataclasses.fields(ModelRequest) if item.metadata])
+def test_a_number_that_cannot_be_is_refused_by_both(key: str, value: Any) -> None:
+    if (key, value) == ("min_replicas", 0):
+        return  # which lets a model stay unplaced
+    with pytest.raises(ValueError, match=rf"models\[0\]\.{key}: found "):
+        model_entry({**MODEL, key: value}, "models[0]")
+    (found,) = sentences(inventory(models=[{**MODEL, key: value}]))
+    assert f"models[0].{key}: found {value!r}; set " in found
+
+
+@pytest.mark.parametrize(
+    ("options", "limits", "sentence"),
+    [
+        ({"output_tokens": 0}, {}, "serving_plan_options.output_tokens: found 0, expected at least 1"),
+        ({"reserve_memory_gib": -1}, {}, "serving_plan_options.reserve_memory_gib: found -1, expected at least 0"),
+        ({"port_base": 80}, {}, "serving_plan_options.port_base: found 80, expected at least 1024"),
+        ({}, {"cores": 0}, "a: serving_limits.cores: found 0, expected at least 1"),
+        ({}, {"memory_gib": "-4"}, "a: serving_limits.memory_gib: found '-4', expected more than 0"),
+    ],
+)
+def test_nor_may_the_numbers_of_options_and_hosts(options: Any, limits: Any, sentence: str) -> None:
+    given = inventory(serving_plan_options=options)
+    assert [text for text in sentences(replace(given, hosts={"a": {"serving_limits": limits}})) if sentence in text]
 
 
 HARDWARE = {"server": "r760", "memory_gib": 64}

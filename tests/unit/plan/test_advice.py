@@ -44,7 +44,6 @@ WISHES: tuple[dict[str, Any], ...] = (
     {"min_replicas": 100},
     {"min_replicas": 0},
     {"max_num_seqs": 100_000},
-    {"share": 0},
 )
 # What names a setting of a model as something to set; the texts of other settings name their whole path.
 NAMES_A_SETTING = re.compile(r"(set|remove|change|correct) `(?!serving_plan|serving_limits|hardware|card)")

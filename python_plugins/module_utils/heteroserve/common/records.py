@@ -7,6 +7,7 @@ that is read wrongly would be carried out wrongly.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -15,6 +16,22 @@ from functools import cache
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
+FLOAT = r"-?\d+(\.\d+)?"
+
+
+def bounded(default: Any, *, least: float | None = None, above: float | None = None) -> Any:
+    """A dataclass's field whose number is at least ``least``, or more than ``above``; None stays None."""
+    return dataclasses.field(default=default, metadata={"least": least, "above": above})
+
+
+def _bound_fault(item: dataclasses.Field[Any], value: Any) -> str | None:
+    """What a field's number should be, as "at least 1"; None where it is that, or no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    least, above = item.metadata.get("least"), item.metadata.get("above")
+    if least is not None and value < least:
+        return f"at least {least}"
+    return f"more than {above}" if above is not None and value <= above else None
 
 
 def to_dict(value: Any) -> Any:
@@ -69,6 +86,8 @@ def _build(kind: Any, data: Any, where: str, texts: bool) -> Any:
         data = _converted(kind, data)
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
+    if kind is float and isinstance(data, float) and not math.isfinite(data):
+        raise ValueError(f"{where}: found {data!r}, expected a number")
     if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
         raise ValueError(f"{where}: found {_name(data)} {data!r}, expected {kind.__name__}")
     return data
@@ -78,7 +97,7 @@ def _converted(kind: Any, text: str) -> Any:
     """The number or truth value that a text plainly is; any other text as it is."""
     if kind is int and re.fullmatch(r"\d+", text):
         return int(text)
-    if kind is float and re.fullmatch(r"\d+(\.\d+)?", text):
+    if kind is float and re.fullmatch(FLOAT, text):
         return float(text)
     if kind is bool and text.lower() in ("true", "false", "yes", "no"):
         return text.lower() in ("true", "yes")
@@ -114,6 +133,8 @@ def _build_dataclass(kind: type, data: Any, where: str, texts: bool) -> Any:
     for name, item in known.items():
         if name in data:
             values[name] = _build(_hints(kind)[name], data[name], _join(where, name), texts)
+            if expected := _bound_fault(item, values[name]):
+                raise ValueError(f"{_join(where, name)}: found {data[name]!r}, expected {expected}")
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             raise ValueError(f"{_join(where, name)}: missing")
     return kind(**values)
@@ -178,7 +199,10 @@ def _mapping_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]
     faults = []
     for name, value in data.items():
         if name in known:
-            faults += type_faults(hints[name], value, f"{key}.{name}")
+            found = type_faults(hints[name], value, f"{key}.{name}")
+            if not found and (expected := _bound_fault(known[name], _number_of(value))):
+                found = [(f"{key}.{name}", shown(value), f"set {expected}")]
+            faults += found
         else:
             near = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
             fix = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
@@ -189,11 +213,16 @@ def _mapping_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]
     return faults
 
 
+def _number_of(value: Any) -> Any:
+    """The number that a text is."""
+    return float(value) if isinstance(value, str) and re.fullmatch(FLOAT, value) else value
+
+
 def _scalar_faults(kind: Any, data: Any, key: str) -> list[tuple[str, str, str]]:
     fits = {
         bool: isinstance(data, bool) or str(data).lower() in ("true", "false", "yes", "no"),
         int: number(data) is not None,
-        float: not isinstance(data, bool) and re.fullmatch(r"\d+(\.\d+)?", str(data)) is not None,
+        float: not isinstance(data, bool) and re.fullmatch(FLOAT, str(data)) is not None,
         str: isinstance(data, str) and data != "",
     }
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..common.records import bounded
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -27,18 +29,18 @@ class ModelRequest:
     source: ModelSource = field(default_factory=ModelSource)
     card: str | None = None  # shape by name, see model_cards.py; else ``config``
     config: dict[str, Any] | None = None  # contents of config.json (serving_plan reads it where source.path is local)
-    context: int | None = None  # tokens of prompt and answer together; the model's own where left out
+    context: int | None = bounded(None, least=1)  # tokens of prompt and answer together; the model's own where left out
     dtype: str | None = None  # "bfloat16" where left out
     quantization: str | None = None  # a key of model_shape.QUANTIZATIONS; the checkpoint's own where left out
-    share: float = 1.0  # of the hardware, relative to the other models
-    min_replicas: int = 1  # placed before anything is shared out; 0 lets a model stay unplaced
-    max_replicas: int | None = None
+    share: float = bounded(1.0, above=0)  # of the hardware, relative to the other models
+    min_replicas: int = bounded(1, least=0)  # placed before anything is shared out; 0 lets a model stay unplaced
+    max_replicas: int | None = bounded(None, least=1)
     engine: str | None = None  # one that the runtime has a build of, see builds.py
-    tensor_parallel_size: int | None = None
+    tensor_parallel_size: int | None = bounded(None, least=1)
     hosts: tuple[str, ...] = ()  # only these may carry the model
     cpu: bool | None = None  # false: never on processors; true: also where they are slow
     accelerator: str | None = None  # a kind ("nvidia-h100-sxm-80gb"), a vendor ("amd") or "cpu"
-    max_num_seqs: int | None = None  # requests that run at once in a replica
-    kv_cache_gib: float | None = None  # KV cache of a replica
+    max_num_seqs: int | None = bounded(None, least=1)  # requests that run at once in a replica
+    kv_cache_gib: float | None = bounded(None, above=0)  # KV cache of a replica
     engine_args: dict[str, Any] = field(default_factory=dict)  # handed to the engine as they are
     chat: bool = True  # has a chat template

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..common.names import cell_prefix
-from ..common.records import from_dict
+from ..common.records import bounded, from_dict
 from ..facts.hardware import Hardware
 from ..inventory.models import ModelRequest
 from .builds import engines_of
@@ -35,14 +35,14 @@ class HostEntry:
 class PlanOptions:
     """Settings of the whole plan."""
 
-    port_base: int = 18000  # first port of the first cell of each host
-    reserve_memory_gib: float | None = None  # RAM left to the host; an eighth, 2 to 32 GiB, where left out
+    port_base: int = bounded(18000, least=1024)  # first port of the first cell of each host
+    reserve_memory_gib: float | None = bounded(None, least=0)  # RAM left to the host; else an eighth, 2 to 32 GiB
     allow_cpu: bool = True  # processors may carry models
     drivers_managed: bool = False  # a later stage installs GPU drivers: a GPU without one counts as usable
     builds: tuple[str, ...] = ()  # environments and images that there are; what the runtime can make where empty
     provided: tuple[str, ...] = ()  # builds whose images the site provides (images_references)
-    prompt_tokens: int = 32  # lengths that the expectations are for
-    output_tokens: int = 256
+    prompt_tokens: int = bounded(32, least=1)  # lengths that the expectations are for
+    output_tokens: int = bounded(256, least=1)
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class HostLimits:
     rack: str | int | None = None
     address: str | None = None  # on which its cells listen
     reserved_ports: tuple[int, ...] | None = None
-    memory_gib: float | None = None
-    cores: int | None = None
+    memory_gib: float | None = bounded(None, above=0)
+    cores: int | None = bounded(None, least=1)
     accelerators: tuple[int, ...] | None = None
 
 
@@ -119,14 +119,10 @@ def faults_of(request: ModelRequest, shape: ModelShape | None, builds: Collectio
 
     Without a shape only what is wrong for every model.
     """
-    if request.share <= 0:
-        return f"share: found {request.share}, expected more than 0"
     if request.max_replicas is not None and request.max_replicas < max(1, request.min_replicas):
         return f"max_replicas: found {request.max_replicas}, less than min_replicas {request.min_replicas}"
     if request.engine is not None and request.engine not in engines_of(builds):
         return f"engine: found {request.engine!r}, this runtime has {' and '.join(engines_of(builds)) or 'none'}"
-    if request.context is not None and request.context <= 0:
-        return f"context: found {request.context}, expected more than 0"
     if request.context is not None and shape is not None and request.context > shape.context:
         return f"context: found {request.context}, the model knows {shape.context} positions"
     if request.dtype is not None:
