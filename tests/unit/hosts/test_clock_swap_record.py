@@ -1,13 +1,12 @@
-"""The clock's services, lines of swap, reboots, the note of what was before, and the SSH connection."""
+"""The clock's services, lines of swap, the note of what was before, and the SSH connection."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from heteroserve.cluster.nodes import CORDONED, decide
-from heteroserve.hosts import record, swap
+from heteroserve.hosts import record as host_record
+from heteroserve.hosts import swap
 from heteroserve.hosts.clock import TimeState, parse_chronyc, parse_ntpq, parse_timedatectl, verdict
 from heteroserve.hosts.ssh_session import Session, parse, session
 
@@ -79,63 +78,15 @@ def test_swap_in_use() -> None:
     assert swap.parse_swaps(text) == (swap.Swap("/my swap", "file", 1024 * 1024, 512 * 1024),)
 
 
-def node(name: str, *, server: bool = False, ready: bool = True, cordoned: bool = False, marked: bool = False) -> Any:
-    return {
-        "metadata": {
-            "name": name,
-            "labels": {"node-role.kubernetes.io/control-plane": "true"} if server else {},
-            "annotations": {CORDONED: "true"} if marked else {},
-        },
-        "spec": {"unschedulable": True} if cordoned else {},
-        "status": {"conditions": [{"type": "Ready", "status": "True" if ready else "Unknown"}]},
-    }
-
-
-def servers(*ready: bool) -> list[Any]:
-    return [node(f"s{number}", server=True, ready=is_ready) for number, is_ready in enumerate(ready, 1)]
-
-
-def test_a_host_that_is_no_node_yet_is_simply_rebooted() -> None:
-    decision = decide([node("other")], "a1")
-    assert (decision.is_node, decision.mark, decision.fault) == (False, False, None)
-
-
-def test_a_node_that_an_operator_took_out_stays_out() -> None:
-    assert decide([node("a1")], "a1").mark
-    assert decide([node("a1", cordoned=True, marked=True)], "a1").mark
-    assert not decide([node("a1", cordoned=True)], "a1").mark
-
-
-@pytest.mark.parametrize(
-    ("ready", "fault"),
-    [
-        ((True,), False),
-        ((True, True), False),
-        ((True, True, True), False),
-        ((True, True, False), True),
-        ((True, False, False), True),
-        ((True, True, True, True, False), False),
-        ((True, True, True, False, False), True),
-        ((False, True, True), False),
-    ],
-)
-def test_servers_keep_their_majority(ready: tuple[bool, ...], fault: bool) -> None:
-    assert (decide(servers(*ready), "s1").fault is not None) == fault
-
-
-def test_an_agent_may_reboot_whatever_the_servers_do() -> None:
-    assert decide([*servers(True, False, False), node("a1")], "a1").fault is None
-
-
 def test_the_note_of_what_was_before(tmp_path: Path) -> None:
     path = tmp_path / "was" / "x.json"
-    assert record.load(path) == {}
-    record.save(path, "kernel", {"/a": "0"})
-    record.save(path, "swap", ["/swap"])
-    assert record.load(path) == {"kernel": {"/a": "0"}, "swap": ["/swap"]}
-    record.save(path, "swap", [])
-    assert record.load(path) == {"kernel": {"/a": "0"}}
-    record.save(path, "kernel", {})
+    assert host_record.load(path) == {}
+    host_record.save(path, "kernel", {"/a": "0"})
+    host_record.save(path, "swap", ["/swap"])
+    assert host_record.load(path) == {"kernel": {"/a": "0"}, "swap": ["/swap"]}
+    host_record.save(path, "swap", [])
+    assert host_record.load(path) == {"kernel": {"/a": "0"}}
+    host_record.save(path, "kernel", {})
     assert not path.exists()
 
 
