@@ -20,7 +20,7 @@ author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
-- name: Judge the host
+- name: Check the host
   cis_check:
     server: true
   register: judged

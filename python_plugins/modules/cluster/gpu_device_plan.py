@@ -25,7 +25,7 @@ author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
-- name: Decide which plugins are needed
+- name: Select the device plugins
   gpu_device_plan:
     hosts:
       node-1: {facts: "{{ hostvars['node-1'].ansible_facts.accelerator_facts }}"}

@@ -20,7 +20,7 @@ author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
-- name: Look at K3s
+- name: Read the K3s state
   k3s_host:
     host: r760-1
     unit: k3s

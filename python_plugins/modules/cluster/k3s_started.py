@@ -19,7 +19,7 @@ author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
-- name: Ensure K3s runs
+- name: Ensure K3s is started
   k3s_started:
     host: r760-1
     unit: k3s

@@ -18,7 +18,7 @@ author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
-- name: Check that the operator runs
+- name: Check that the operator is running
   kuberay_ready:
     kubeconfig: "{{ state_dir }}/kubeconfig"
     namespace: kuberay-operator

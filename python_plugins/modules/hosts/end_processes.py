@@ -17,7 +17,7 @@ author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
-- name: Ensure nothing of this installation runs
+- name: Ensure all processes of this installation are stopped
   end_processes:
     state_dir: /var/lib/heteroserve
 """

@@ -23,7 +23,7 @@ author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
-- name: Look at the host
+- name: Read the host's state
   host_prep_facts:
     host: r760-1
     node: true

@@ -25,7 +25,7 @@ EXAMPLES = r"""
     values: {/proc/sys/kernel/panic: "10"}
     record: /var/lib/heteroserve/was/host_prep_live.json
 
-- name: Ensure the kernel is as it was
+- name: Ensure kernel settings are restored
   host_prep_kernel:
     record: /var/lib/heteroserve/was/host_prep_live.json
 """

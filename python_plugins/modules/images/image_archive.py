@@ -27,7 +27,7 @@ author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
-- name: Read what the archives hold
+- name: Read the archives' contents
   image_archive:
     archives: [{path: /srv/airgap/images/ray.tar}]
   delegate_to: localhost

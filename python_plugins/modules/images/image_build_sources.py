@@ -21,7 +21,7 @@ author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
-- name: Read where the images come from
+- name: Read the sources of the images
   image_build_sources:
     builds: [vllm-cpu]
     root: /srv/heteroserve

@@ -28,7 +28,7 @@ author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
-- name: Read which images the registry has not
+- name: Read which images the registry lacks
   registry_images:
     images: "{{ registry_wanted.images }}"
     endpoint: 10.20.5.13:5000

@@ -19,7 +19,7 @@ author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
-- name: Ensure it is known what the weights are
+- name: Ensure the weights' checksums are recorded
   model_manifest:
     name: llama
     path: /models/llama

@@ -20,7 +20,7 @@ author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
-- name: Ensure no cell is left
+- name: Ensure all cells are deleted
   kuberay_emptied:
     kubeconfig: "{{ state_dir }}/kubeconfig"
     namespace: heteroserve
