@@ -112,6 +112,10 @@ class Cluster:
         """What follows ``up``."""
         return self.play("site.yml", "--tags", SERVE, *words)
 
+    def serve_only(self, *more: str) -> str:
+        """The cells alone, where images and weights are the same, and what is named of the stages after them."""
+        return self.play("site.yml", "--tags", ",".join([DISCOVER, "serving", *more]))
+
     def serve_elsewhere(self) -> str:
         """The same where a host gets a cell that had none: its firewall opens for it in the stage hosts."""
         return self.serve("--tags", "hosts", "-e", "batch=100%")

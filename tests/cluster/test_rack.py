@@ -20,7 +20,7 @@ import openai
 import pytest
 from heteroserve.plan.schema import Plan
 
-from tests.cluster.conftest import DISCOVER, ROOT, Cluster, clusters
+from tests.cluster.conftest import ROOT, Cluster, clusters
 from tests.helpers import broken, serving
 from tests.helpers.endpoint_behaviour import MODEL, EndpointBehaviour
 from tests.helpers.manifests import api_server_accepts, kuberay_makes_pods, spread
@@ -44,7 +44,7 @@ EXPLAINED = {
 }
 BEFORE: dict[str, set[str]] = {}
 OBJECTS = "persistentvolumes,persistentvolumeclaims,networkpolicies"  # of a cell, beside its RayService
-QUIET_S = 12  # of load before and after what disturbs it
+QUIET_S = 6  # of load before and after what disturbs it
 WEIGHTS = {"card": "smollm2-135m", "context": 2048, "source": {"path": f"{serving.ON_THE_HOST}/smollm2"}}
 LLAMA = {**WEIGHTS, "name": MODEL, "dtype": "float32", "max_num_seqs": 8, "max_replicas": 1}
 # Streams take a second or two, so that some are under way whenever something happens.
@@ -160,22 +160,17 @@ def test_the_cluster_serves_a_llama(cluster: Cluster, client: openai.OpenAI) -> 
     assert len(serving.pods(cluster)) == 1
 
 
-def test_a_second_run_changes_nothing_and_shows_no_secret(cluster: Cluster) -> None:
+def test_a_second_run_from_elsewhere_changes_nothing_and_shows_no_secret(cluster: Cluster) -> None:
+    """From another folder, with the hosts in another order and no facts kept."""
+    turned = replace(cluster, folder=cluster.folder.parent / "elsewhere" / "inventory", agents=cluster.agents[::-1])
+    turned.write()
     began = time.monotonic()
-    printed = cluster.all_of_it("-vvv")
+    printed = turned.all_of_it("-vvv")
     print(f"{stages(printed)}\nsecond run {time.monotonic() - began:.0f} s")
     assert changed(printed) == 0, printed[-6000:]
     assert {"k3s-token", "k3s-agent-token", "ray-token"} <= set(secrets(cluster))
     for name, secret in secrets(cluster).items():
         assert secret not in printed, f"{name} is in Ansible's output"
-
-
-def test_the_cluster_stage_alone_and_from_elsewhere_changes_nothing(cluster: Cluster) -> None:
-    """Another folder, other order of hosts, and no facts kept: K3s's configuration is the same, and goes on running."""
-    turned = replace(cluster, folder=cluster.folder.parent / "elsewhere" / "inventory", agents=cluster.agents[::-1])
-    turned.write()
-    printed = turned.play("playbooks/cluster.yml", "-e", "batch=100%")
-    assert changed(printed) == 0, printed[-6000:]
 
 
 class TestEndpoint(EndpointBehaviour):
@@ -190,7 +185,7 @@ def disturbed(
     disturb: Callable[[], object],
     left: int = 2,
     model: str = ECHO["name"],
-    pace: float = 1.0,
+    pace: float = 0.5,
 ) -> Load:
     """Load on two cells while something happens, until all that are ``left`` are up; nothing may hang or be refused."""
     serving.wait_until("all cells up", lambda: serving.all_up(cluster, 2))
@@ -271,7 +266,7 @@ def test_what_a_new_operator_writes_over_old_pods_is_not_taken_for_what_runs(clu
     serving.wait_until("the RayCluster written anew", lambda: cluster.kubectl(*claims) == "0" * 16)
     assert serving.specs(cluster) == wanted, "the operator was to leave the pods"
     before = {pod["metadata"]["labels"]["heteroserve.io/cell"]: pod["metadata"]["uid"] for pod in serving.pods(cluster)}
-    upgrade(cluster)
+    cluster.serve_only()
     after = {pod["metadata"]["labels"]["heteroserve.io/cell"]: pod["metadata"]["uid"] for pod in serving.pods(cluster)}
     assert {name for name in before if after[name] != before[name]} == {cell}
     assert serving.specs(cluster) == wanted
@@ -299,7 +294,7 @@ def test_an_update_that_fails_stops_and_is_taken_back(cluster: Cluster) -> None:
     assert f"Not done: update {serving.planned(cluster)[1]}" in said
     del cluster.settings["models"][0]["engine_args"]["max_modle_len"]
     cluster.write()
-    again = cluster.play("site.yml", "--tags", f"{DISCOVER},serving")
+    again = cluster.serve_only()
     assert re.findall(r"changed=([1-9]\d*)", again) == ["1"], "the plan alone changes: the cells are what they were"
 
 
@@ -356,7 +351,7 @@ def test_a_host_is_retired_and_its_cell_goes_without_a_failed_request(cluster: C
 def test_a_cell_that_is_not_planned_any_more_goes_without_a_failed_request(cluster: Cluster) -> None:
     cluster.settings["models"][0]["max_replicas"] = 1
     cluster.write()
-    load = disturbed(cluster, "a cell removed", cluster.serve, left=1)
+    load = disturbed(cluster, "a cell removed", lambda: cluster.serve_only("gateway"), left=1)
     assert load.streamed.cut == []
     assert {pod["spec"]["nodeName"] for pod in serving.pods(cluster)} == {"agent-1"}
     (cell,) = serving.planned(cluster)
@@ -414,8 +409,8 @@ def test_missing_definitions_are_named_and_come_back(cluster: Cluster) -> None:
     print(said)
     assert "rayservices.ray.io" in said
     cluster.play("tests/cluster/kuberay.yml", "-e", "kuberay_part=main")
-    cluster.serve()
-    assert serving.all_up(cluster, 1)
+    cluster.serve_only()
+    serving.wait_until("the cell up", lambda: serving.all_up(cluster, 1), 60)
 
 
 def test_nodes_say_what_they_have(cluster: Cluster) -> None:
