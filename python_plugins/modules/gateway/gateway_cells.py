@@ -69,7 +69,7 @@ from ansible.module_utils.heteroserve.common.progress import Progress
 from ansible.module_utils.heteroserve.gateway import haproxy
 
 ANSWER_S = 10.0  # for one answer of HAProxy
-START_S = 10.0  # for HAProxy to take connections, and for a worker to be there while it reads its configuration anew
+START_S = 10.0  # for HAProxy to take connections, and for a worker to be there while it reloads its configuration
 POLL_S = 0.3
 
 

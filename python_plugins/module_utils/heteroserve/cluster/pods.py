@@ -29,7 +29,7 @@ class Finding:
     kind: str  # name of the predicate, for telling whether it is still the same
     text: str
     # Seconds for which it may go on before waiting is given up: 0 where nothing but a person changes it, and as long as
-    # Kubernetes or the engine may take to mend it by themselves otherwise.
+    # Kubernetes or the engine may need to recover by themselves otherwise.
     patience_s: int
 
 
