@@ -144,7 +144,7 @@ class CallbackModule(Default):
         if self._verbose:
             super().v2_runner_on_unreachable(result)
             return
-        self._failure(result, word="NO REPLY")
+        self._failure(result, word="UNREACHABLE")
 
     def _failure(self, result: Any, word: str = "FAILED") -> None:
         data = result._result

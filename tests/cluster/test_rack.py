@@ -249,7 +249,7 @@ def test_an_update_goes_cell_by_cell_and_no_request_fails(cluster: Cluster) -> N
 
 
 def test_what_a_new_operator_writes_over_old_pods_is_not_taken_for_what_runs(cluster: Cluster) -> None:
-    """A run died after it had changed a RayService; then another version of the operator wrote its RayCluster anew."""
+    """A run died after it had changed a RayService; then another version of the operator rewrote its RayCluster."""
     space = ("-n", serving.NAMESPACE)
     wanted = serving.specs(cluster)
     cell = min(wanted)
@@ -263,7 +263,7 @@ def test_what_a_new_operator_writes_over_old_pods_is_not_taken_for_what_runs(clu
     )
     path = "jsonpath={.items[*].metadata.annotations.heteroserve\\.io/spec}"
     claims = (*space, "get", "rayclusters", f"-lheteroserve.io/cell={cell}", "-o", path)
-    serving.wait_until("the RayCluster written anew", lambda: cluster.kubectl(*claims) == "0" * 16)
+    serving.wait_until("the RayCluster rewritten", lambda: cluster.kubectl(*claims) == "0" * 16)
     assert serving.specs(cluster) == wanted, "the operator was to leave the pods"
     before = {pod["metadata"]["labels"]["heteroserve.io/cell"]: pod["metadata"]["uid"] for pod in serving.pods(cluster)}
     cluster.serve_only()

@@ -17,7 +17,7 @@ def changed(printed: str) -> int:
 
 def told(done: subprocess.CompletedProcess[str]) -> str:
     """What a run said that should have succeeded: its faults first, then its end."""
-    faults = re.findall(r"^ +(?:FAILED|NO REPLY) .*\n(?:\n?  .*\n){0,6}", done.stdout, re.MULTILINE)
+    faults = re.findall(r"^ +(?:FAILED|UNREACHABLE) .*\n(?:\n?  .*\n){0,6}", done.stdout, re.MULTILINE)
     return "\n".join([*faults, "...", done.stdout[-4000:], done.stderr[-2000:]])
 
 

@@ -9,7 +9,7 @@ short_description: Compare the GPUs that Kubernetes counts with what the facts s
 description:
   - Waits until every node offers the expected number of each resource. Fails with a sentence for each difference,
     which names the driver, the container runtime, the label, the plugin's pod (why it waits, its last line) or the
-    sharing that is behind it; at once where waiting cannot mend it.
+    sharing that is behind it; at once where waiting does not help.
 options:
   kubeconfig: {description: File with the way to the API., type: path, required: true}
   namespace: {description: Namespace of the plugins., type: str, required: true}

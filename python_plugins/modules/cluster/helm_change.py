@@ -8,7 +8,7 @@ module: helm_change
 short_description: Say whether, and why, a Helm release has to be changed
 description:
   - Compares what C(kubernetes.core.helm_info) found with what is wanted. Unlike kubernetes.core.helm alone it sees a
-    chart that was built anew under its old version, and a workload that somebody has deleted, without helm's plugin
+    chart that was rebuilt under its old version, and a workload that somebody has deleted, without helm's plugin
     diff. Changes nothing.
 options:
   chart: {description: Name of the chart., type: str, required: true}

@@ -126,7 +126,7 @@ def main() -> None:
         trouble = str(error)
     if trouble:
         module.fail_json(
-            msg=f"{host}: {trouble}. Mend that and run this again; journalctl -u {unit} on the host tells more"
+            msg=f"{host}: {trouble}. Repair that and run this again; journalctl -u {unit} on the host tells more"
         )
     module.exit_json(changed=changed, waited_s=round(time.monotonic() - began, 1))
 

@@ -8,7 +8,7 @@ module: kuberay_ready
 short_description: Wait until KubeRay's operator runs, and say why it does not
 description:
   - Waits until all of the operator's Deployment runs as it was last written. Gives up before the time is over where
-    what is the matter does not mend itself.
+    the fault does not clear by itself.
 options:
   kubeconfig: {description: File with the way to the API., type: path, required: true}
   namespace: {description: Namespace of the operator., type: str, required: true}

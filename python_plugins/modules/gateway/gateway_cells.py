@@ -24,10 +24,6 @@ options:
     choices: [looked_at, drained, ready, kept]
     default: looked_at
   timeout: {description: Seconds to wait; 0 does not wait for a cell to be up., type: int, default: 600}
-  setting:
-    description: Name of the setting that holds the timeout, for the error message.
-    type: str
-    default: gateway_drain_timeout
   models:
     description:
       - Model of each cell. If set, the module fails before it drains the last answering cell of a model.
@@ -73,7 +69,7 @@ from ansible.module_utils.heteroserve.common.progress import Progress
 from ansible.module_utils.heteroserve.gateway import haproxy
 
 ANSWER_S = 10.0  # for one answer of HAProxy
-START_S = 10.0  # for HAProxy to take connections, and for a worker to be there while it reads its configuration anew
+START_S = 10.0  # for HAProxy to take connections, and for a worker to be there while it reloads its configuration
 POLL_S = 0.3
 
 
@@ -199,7 +195,7 @@ class Run:
             requests = "1 request still runs" if count == 1 else f"{count} requests still run"
             self.module.fail_json(
                 msg=f"{requests} on {', '.join(sorted(left))} after {timeout} s, so nothing was taken out of the"
-                f" gateway: run this again later, or set {self.given['setting']} to more than {timeout}"
+                f" gateway: run this again later, or set gateway_drain_timeout to more than {timeout}"
             )
         return bool(fresh)
 
@@ -260,7 +256,6 @@ def main() -> None:
             "cells": {"type": "list", "elements": "str"},
             "state": {"type": "str", "choices": ["looked_at", "drained", "ready", "kept"], "default": "looked_at"},
             "timeout": {"type": "int", "default": 600},
-            "setting": {"type": "str", "default": "gateway_drain_timeout"},
             "models": {"type": "dict", "default": {}},
             "ports": {"type": "dict", "default": {}},
             "kept_in": {"type": "path", "default": "/etc/heteroserve/gateway/drained"},

@@ -46,7 +46,7 @@ present: {description: Whether the host has a GPU of the vendor., returned: alwa
 plan:
   description: >-
     Files, packages, services and groups, whether the driver itself changes, why the host has to restart (reboot), the
-    reasons, a refusal, and who is in the way of it (busy).
+    reasons, a refusal, and the processes that block it (busy).
   returned: always
   type: dict
 install: {description: What the package manager has to be given., returned: always, type: list}

@@ -9,7 +9,7 @@ short_description: Make a virtual environment from a lock file, wholly or not at
 description:
   - Installs a lock file with hashes into a virtual environment of its own and writes a mark when it is complete.
   - An environment without the mark of the same lock, left by a run that was killed or by another version, is
-    removed and made anew; pip's cache keeps what was downloaded.
+    removed and recreated; pip's cache keeps what was downloaded.
   - P(ansible.builtin.pip#module) cannot tell a complete environment from one that was cut short, and says
     nothing for the minutes that an engine takes to install.
 options:
@@ -91,7 +91,7 @@ def run_pip(python: Path, arguments: list[str], total: int, progress: Progress, 
 
 
 def install(module: AnsibleModule, path: Path, lock: Path, progress: Progress) -> None:
-    """Make the environment anew. Raises InstallError."""
+    """Recreate the environment. Raises InstallError."""
     name = path.name
     progress.say(f"{name}: making the environment")
     remove_tree(path)

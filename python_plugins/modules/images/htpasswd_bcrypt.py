@@ -9,7 +9,7 @@ short_description: Keep one account in a password file, hashed by bcrypt
 description:
   - Writes a file as servers read it that take bcrypt only. The hash comes from the host's own libcrypt, so nothing
     has to be installed; P(community.general.htpasswd#module) needs passlib and bcrypt on the host.
-  - The file is written anew only if the password in it is another one.
+  - The file is rewritten only if the password in it is another one.
 options:
   path: {description: The file; it holds this account only., type: path, required: true}
   name: {description: Name of the account., type: str, required: true}

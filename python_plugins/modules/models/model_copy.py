@@ -64,7 +64,7 @@ from ansible.module_utils.heteroserve.models.weights import (
     read_manifest,
 )
 
-# rsync's exit codes that another attempt may mend: sockets, streams and time-outs.
+# rsync's exit codes that another attempt may get past: sockets, streams and time-outs.
 PASSING = (5, 10, 12, 30, 35)
 ATTEMPTS = 5
 
@@ -126,7 +126,7 @@ class Copy:
         if fault:
             raise CopyError(fault)
         self.partial.mkdir(parents=True, exist_ok=True)
-        for _ in range(2):  # what another run left may be wrong; what comes anew is not
+        for _ in range(2):  # what another run left may be wrong; what is copied again is not
             self.rsync(names)
             names = self.check(self.partial, names)
             for name in names:
@@ -250,7 +250,7 @@ def main() -> None:
         if not files:
             module.fail_json(
                 msg=f"models: {name}: source.path {origin} is neither on this host nor on the store's host {store}:"
-                " put the weights there on one of them, or mend the path"
+                " put the weights there on one of them, or correct the path"
             )
     size = sum(file["size"] for file in files.values())
     if not module.params["url"] or not files:  # the store's own host; or a first look, before the store has anything

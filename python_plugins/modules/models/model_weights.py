@@ -11,7 +11,7 @@ description:
     appears when it is complete; a download that was cut short goes on at the next run.
   - A folder that the operator names (O(source) with C(path)) is only looked at.
   - A manifest in the folder holds size, time and SHA-256 of each file. A file whose size or time has changed is
-    read again, and if its checksum differs too, the weights are fetched anew.
+    read again, and if its checksum differs too, the weights are fetched again.
 options:
   name: {description: The model's name., type: str, required: true}
   source:

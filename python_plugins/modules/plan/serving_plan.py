@@ -41,7 +41,7 @@ options:
     description: Where to write the plan as an HTML page. Not written where left out.
     type: path
   replan:
-    description: Plan anew, although running replicas may move.
+    description: Re-plan, even if running replicas move.
     type: bool
     default: false
   options:

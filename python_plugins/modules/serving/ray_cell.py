@@ -19,7 +19,7 @@ options:
   cell: {description: Name of the cell., type: str, required: true}
   hosts: {description: Its hosts., type: list, elements: str, default: []}
   state:
-    description: Whether the cell is to run, or to be gone. C(started) applies it and does not wait.
+    description: Whether the cell runs or is deleted. C(started) applies it and does not wait.
     type: str
     choices: [present, started, absent]
     default: present

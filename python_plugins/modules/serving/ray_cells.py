@@ -24,7 +24,7 @@ options:
     type: list
     elements: str
   restart:
-    description: Cells to bring up anew though nothing of them has changed.
+    description: Cells to restart even if nothing of them has changed.
     type: list
     elements: str
     default: []

@@ -160,7 +160,7 @@ def test_an_equal_count_is_fine_whatever_else_is_seen() -> None:
 @pytest.mark.parametrize(
     ("node", "state", "says", "final"),
     [
-        (None, FINE, "it is no node of the cluster", True),
+        (None, FINE, "is not a node of the cluster", True),
         (NODE, HostState(), "the driver is not loaded (no /proc/driver/nvidia/version)", True),
         (NODE, replace(FINE, runtime_path=""), "K3s does not find nvidia-container-runtime", True),
         (NODE, replace(FINE, runtime_configured=False), "it was installed after K3s had started", True),

@@ -105,7 +105,7 @@ def test_each_pod_of_the_operator_has_its_own_clock() -> None:
 
 
 class Logs:
-    """The log of an operator's pod whose container was started anew, as the API gives it; notes what was asked for."""
+    """The log of an operator's pod whose container was restarted, as the API gives it; notes what was asked for."""
 
     def __init__(self, previous: str, now: str) -> None:
         self.texts = {True: previous, False: now}

@@ -32,7 +32,7 @@ def test_verdicts_are_readable_facts(name: str) -> None:
     assert all(item.usable == (item.why_not is None) for item in hardware.accelerators)
 
 
-# What each machine is, written by hand: a verdict that was written anew wrongly is caught here.
+# What each machine is, written by hand: a verdict that was rewritten wrongly is caught here.
 EXPECTED = {
     "xe9680-a100": ("nvidia-a100-sxm-80gb", 8, "nvswitch", 16, 4400),
     "xe8545-a100": ("nvidia-a100-sxm-80gb", 4, "nvlink", 16, 3200),

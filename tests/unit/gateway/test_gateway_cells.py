@@ -115,7 +115,6 @@ class Gateway:
         params = {
             "socket": f"{self.folder}/admin.sock",
             "kept_in": f"{self.folder}/drained",
-            "setting": "gateway_drain_timeout",
             "progress_path": None,
             "cells": None,
             "timeout": 10,

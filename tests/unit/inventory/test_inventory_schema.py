@@ -157,7 +157,7 @@ def test_a_secret_in_plain_text_is_a_fault_that_does_not_repeat_it() -> None:
 
 def test_a_template_that_cannot_be_resolved_is_named() -> None:
     given = replace(inventory(gateway_port=None), template_faults={"gateway_port": "'prot' is undefined"})
-    assert sentences(given) == ["group_vars/all: gateway_port: 'prot' is undefined; mend the template"]
+    assert sentences(given) == ["group_vars/all: gateway_port: 'prot' is undefined; correct the template"]
 
 
 @pytest.mark.parametrize(

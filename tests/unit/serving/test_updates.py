@@ -84,7 +84,7 @@ def test_the_last_answering_cell_is_not_risked_while_others_should_answer_too() 
     assert decision.steps == ()
     assert decision.unchanged == ("b",)
     assert decision.refused == (
-        "a is the only cell of m that answers and is left as it is, because b should answer too and does not: mend it"
+        "a is the only cell of m that answers and is left as it is, because b should answer too and does not: repair it"
         " first",
     )
 
@@ -137,7 +137,7 @@ MADE = "2026-11-24T00:00:01Z"
             cluster("c", "new", MADE, True),
             [of_cluster("c", "old")],
             "",
-            id="the RayCluster was written anew by another version of the operator, the pods were kept",
+            id="the RayCluster was rewritten by another version of the operator, the pods were kept",
         ),
         pytest.param(
             cluster("c", "new", MADE, True), [of_cluster("c")], "", id="the same, and the pods carry no digest"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Where the digest of the chart is kept among a release's values, so that a chart that was built anew under the same
+# Where the digest of the chart is kept among a release's values, so that a chart that was rebuilt under the same
 # version is seen. No chart of ours reads this key.
 DIGEST_KEY = "heteroserveChart"
 # Kinds whose absence is found by the next run: what a release is installed for.

@@ -143,7 +143,7 @@ def owner_of(pod: Object) -> str:
 def made_of(cluster: Object, pods: Iterable[Object]) -> dict[str, str]:
     """Annotations that say what runs of a RayCluster: those of its pods. The digest is "" where they are not of one.
 
-    The RayCluster's own are not enough: a new version of the operator writes its spec and annotations anew, from the
+    The RayCluster's own are not enough: a new version of the operator rewrites its spec and annotations, from the
     RayService, and leaves the pods as they are. They have to agree all the same, or the next pod would be another one.
     Pods of earlier versions carry no digest; they are what their RayCluster says as long as its template carries none.
     """

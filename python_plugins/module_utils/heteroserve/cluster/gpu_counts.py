@@ -91,7 +91,7 @@ def shortage(host: str, accelerators: Sequence[Accelerator], needed: Mapping[str
         why = "; ".join(f"{number}: {text}" for text, number in lost.items())
         return (
             f"{host}: the plan gives {count} of its {vendor.upper()} GPUs to models and {usable} can be used"
-            f"{f' ({why})' if why else ''}: mend the host, or plan anew"
+            f"{f' ({why})' if why else ''}: repair the host or re-plan"
         )
     return ""
 
@@ -132,7 +132,7 @@ class NodeState:
 
 @dataclass(frozen=True)
 class Difference:
-    """Why a count is wrong; ``final`` if waiting cannot mend it."""
+    """Why a count is wrong; ``final`` if waiting does not help."""
 
     text: str
     final: bool = False
@@ -147,7 +147,7 @@ def differences(
             return []
         return [
             Difference(
-                f"{host}: it is no node of the cluster, so its GPUs are not counted: run the stage cluster", True
+                f"{host}: is not a node of the cluster, so its GPUs are not counted: run the stage cluster", True
             )
         ]
     others = [name for name, count in node.allocatable.items() if vendor_of(name) in RESOURCES and count]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..common.advice import NOT_BUILT, UNREACHED, advice
 from .evidence import (
     Evidence,
     Object,
@@ -29,26 +29,12 @@ class Finding:
     kind: str  # name of the predicate, for telling whether it is still the same
     text: str
     # Seconds for which it may go on before waiting is given up: 0 where nothing but a person changes it, and as long as
-    # Kubernetes or the engine may take to mend it by themselves otherwise.
+    # Kubernetes or the engine may need to recover by themselves otherwise.
     patience_s: int
 
 
 PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
-NOT_BUILT = "the registry has no such image: build and push it with playbooks/images.yml, or correct its name"
-UNREACHED = "the host does not reach the registry"
 LAY_IT_OUT = "put its archive into the folder images of airgap_dir, or correct its name"
-# What registries and the network say of an image that cannot be had, and what to do. First match wins.
-PULL_CAUSES: tuple[tuple[str, str], ...] = (
-    (r"InvalidImageName|couldn't parse image|invalid reference", "the name is no name of an image: correct it"),
-    (r"not found|manifest unknown|does not exist|ErrImageNeverPull", NOT_BUILT),
-    (
-        r"401|403|[Uu]nauthorized|denied|no basic auth|authorization failed",
-        "the registry does not let it be read: set the pull secret's user and password",
-    ),
-    (r"x509|certificate|http: server gave HTTP response", "the host does not trust the registry: see k3s_registries"),
-    (r"no such host|dial tcp|timeout|connection refused|EOF", UNREACHED),
-    (r"no space left", "the host's disk is full: free space below /var/lib/rancher"),
-)
 
 
 def operator_down(evidence: Evidence) -> tuple[str, int] | None:
@@ -93,9 +79,9 @@ def pull_fault(pod: Object, evidence: Evidence, own: Mapping[str, str] | None = 
             said = next((text for text in reversed(failed) if "desc = " in text), said)
         # The name of the image is repeated by everyone who hands the error on, and its digest may hold any number.
         last = one_line(said.rpartition("desc = ")[2].rpartition(image)[2].strip(' ":')) or reason
-        advice = next((advice for pattern, advice in PULL_CAUSES if re.search(pattern, f"{reason} {last}")), "")
-        advice = (own or {}).get(advice, advice)
-        return f"cannot get the image {image} ({last}){f': {advice}' if advice else ''}"
+        todo = advice("pull", f"{reason} {last}")
+        todo = (own or {}).get(todo, todo)
+        return f"cannot get the image {image} ({last}){f': {todo}' if todo else ''}"
     return ""
 
 

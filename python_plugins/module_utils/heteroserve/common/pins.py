@@ -40,7 +40,7 @@ def digest_fault(source: str, found: str, pin: Pin, setting: str) -> str | None:
         return None
     return (
         f"{source} has the SHA-256 {found}, and {pin.digest} is pinned by {pin.origin}: it was changed on its way or is"
-        f" another build; fetch it anew, or set {setting} if you trust it"
+        f" another build; fetch it again, or set {setting} if you trust it"
     )
 
 

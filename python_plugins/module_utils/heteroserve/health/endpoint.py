@@ -74,7 +74,7 @@ def status_table(plan: dict[str, Any], states: dict[str, str], servers: dict[str
                 server.get("stot", "-"),
             ]
         )
-    head = ["CELL", "MODEL", "ENGINE", "HOST", "CELL IS", "GATEWAY SEES IT", "REQUESTS NOW", "IN ALL"]
+    head = ["CELL", "MODEL", "ENGINE", "HOST", "STATE", "GATEWAY STATE", "REQUESTS", "TOTAL"]
     return table(head, rows, right={6, 7})
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from ..common.advice import advice
+
 REPOSITORY = "heteroserve"  # of all engine images, in the registry and in the build host's storage
 SETTINGS = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy", "timeout", "retries")
 LISTS = ("extra-index-url", "find-links", "trusted-host")
@@ -182,34 +184,6 @@ def step(line: str, what: str, seen: int, total: int) -> str | None:
     return None
 
 
-# What builds and pip print when they give up, and what an operator should do. First match wins.
-CAUSES: tuple[tuple[str, str], ...] = (
-    (r"[Nn]o space left on device", "free space on the build host, or name another in images_host"),
-    (
-        r"AssertionError: vLLM is",
-        "the lock is for another version: set images_base.{build} to an image that has that one",
-    ),
-    (r"AssertionError: no Python\.h", "set images_base.{build} to an image with the headers of its Python"),
-    (r"AssertionError: torch is", "set engine_torch_index to an index that has torch for these accelerators"),
-    (
-        r"Unable to locate package|Unable to fetch|Failed to fetch|Temporary failure resolving|apt-get: .*not found",
-        "set images_base.{build} to an image that already has what its Containerfile installs: then the mirror of the"
-        " base's packages is not asked",
-    ),
-    (r"\.so\S* => not found", "set images_base.{build} to an image that has this library"),
-    (r"DO NOT MATCH THE HASHES", "the package index has other files than the lock: use a mirror of pypi.org"),
-    (
-        r"No matching distribution|Could not find a version|Connection to|HTTPSConnection|ProxyError|SSLError",
-        "set index-url in the build host's configuration of pip to an index that it reaches and that has the package",
-    ),
-    (
-        r"\b(runc|crun|newuidmap)\b|[Oo]peration not permitted",
-        "the build host may not start containers: set BUILDAH_ISOLATION=chroot in its environment, or another"
-        " images_host",
-    ),
-)
-
-
 def explain(build: str, tail: Iterable[str]) -> str:
     """The last error of what a build printed, and what to do."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in tail]
@@ -217,8 +191,8 @@ def explain(build: str, tail: Iterable[str]) -> str:
     lines = [line for line in lines if line and not re.search(r"\bSTEP \d+|while running runtime", line)]
     errors = [line for line in lines if re.match(r"(ERROR|E|Error|\w+Error)\b:|.* not found$", line)]
     said = (errors or lines or ["it says nothing"])[-1][:400].rstrip(".")
-    advice = next((what.format(build=build) for sign, what in CAUSES if re.search(sign, "\n".join(lines))), "")
-    return f"{said}; {advice}" if advice else said
+    todo = advice("build", "\n".join(lines)).format(build=build)
+    return f"{said}; {todo}" if todo else said
 
 
 def manifest_digest(headers: Mapping[str, Any]) -> str:

@@ -128,7 +128,7 @@ def check(inventory: Inventory, engines: Sequence[str]) -> list[Fault]:
     for item in dataclasses.fields(Settings):
         place = inventory.places.get(item.name, "group_vars/all")
         if item.name in inventory.template_faults:
-            faults.append(Fault(place, item.name, inventory.template_faults[item.name], "mend the template"))
+            faults.append(Fault(place, item.name, inventory.template_faults[item.name], "correct the template"))
         elif item.name in inventory.values:
             faults += [
                 Fault(inventory.place(key), key, found, fix)

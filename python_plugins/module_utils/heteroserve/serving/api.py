@@ -185,7 +185,7 @@ class Cluster:
     def _operator_said(self, operator: list[Object], names: set[str], since: float) -> tuple[str, ...]:
         """What the operator's log has against some objects: what came since it was last read, of each of its pods.
 
-        A second more, for the API counts in whole seconds. A container that was started anew has an earlier log too.
+        A second more, for the API counts in whole seconds. A container that was restarted has an earlier log too.
         """
         now = datetime.now(UTC).timestamp()
         began = self._log_read or since

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..cluster.evidence import Evidence
+from ..common.advice import advice
 from ..common.logs import last_error
 from ..plan.schema import Cell, PlannedModel
 
@@ -104,34 +105,6 @@ def up_to_date(details: dict[str, Any], wanted: dict[str, Any]) -> bool:
     )
 
 
-# What engines and Ray print when they give up, and what an operator should do. First match wins.
-CAUSES: tuple[tuple[str, str], ...] = (
-    (
-        r"[Aa]ddress already in use|No available ports on node",
-        "a port of the cell is taken: set cell_port_base to a free range, or run down and up again",
-    ),
-    (
-        r"OutOfMemory|out of memory|Cannot allocate memory|oom-?kill|SIGKILL|exit code -9",
-        "the host ran out of memory: lower the model's kv_cache_gib or context, or end other programs",
-    ),
-    (
-        r"No available memory for the cache blocks|larger than the available KV cache memory|KV cache is needed",
-        "the KV cache is too small for the context: raise the model's kv_cache_gib or lower its context",
-    ),
-    (r"No module named", "the engine's environment is incomplete: run up again"),
-    (
-        r"(Unknown engine argument|unexpected keyword argument|Extra inputs are not permitted|unrecognized arguments"
-        r"|validation error)",
-        "an engine argument is wrong: see the model's engine_args",
-    ),
-    (
-        r"(No such file or directory|does not appear to have a file|not a valid model|Repo id must)",
-        "the weights cannot be read: run playbooks/models.yml and see the model's source",
-    ),
-    (r"No space left on device", "the disk is full: free space where state_dir lies"),
-)
-
-
 def explain(status: str, log: str, memory_available: int, memory_needed: int) -> str:
     """One sentence: what Serve says, the last error of ``log``, and what to do.
 
@@ -139,17 +112,17 @@ def explain(status: str, log: str, memory_available: int, memory_needed: int) ->
     gives the cell.
     """
     error = last_error(log)
-    advice = next((text for pattern, text in CAUSES if re.search(pattern, error or log[-4000:])), "")
-    if not advice and memory_available < memory_needed // 2:
-        advice = (
+    todo = advice("serve", error or log[-4000:])
+    if not todo and memory_available < memory_needed // 2:
+        todo = (
             f"the host has {memory_available / 1e9:.1f} GB of memory free and the cell was planned with"
             f" {memory_needed / 1e9:.1f} GB"
         )
     parts = [" ".join(status.split())[:300]]
     if error and error not in status:
         parts.append(f"last error: {error}")
-    if advice:
-        parts.append(advice)
+    if todo:
+        parts.append(todo)
     return "; ".join(part.rstrip(".") for part in parts)
 
 

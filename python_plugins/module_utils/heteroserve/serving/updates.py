@@ -92,7 +92,7 @@ def decide(wanted: tuple[Wanted, ...], running: tuple[Running, ...]) -> Decision
 
     A step goes before others when it takes nothing down, and has room: creating, or updating what does not answer. Then
     what can be updated or removed while others answer for the model. Only then the rest, marked ``last``. The last
-    answering cell is not touched where the model has other cells that should answer and do not: those are mended first,
+    answering cell is not touched where the model has other cells that should answer and do not: repair them first,
     or a step that fails would leave nobody; so whoever calls this has waited for cells that are only starting. A step
     waits for every other that gives back something of what it needs.
     """
@@ -188,7 +188,7 @@ class _Board:
         others, them = ("does not", "it") if len(silent) == 1 else ("do not", "those")
         return (
             f"{name} is the only cell of {model} that answers and is left as it is, because {', '.join(silent)} should"
-            f" answer too and {others}: mend {them} first"
+            f" answer too and {others}: repair {them} first"
         )
 
     def do(self, name: str) -> Step:

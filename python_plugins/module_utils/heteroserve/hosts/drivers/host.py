@@ -89,7 +89,7 @@ class Host:
     key_enrolled: bool = False
     users: tuple[User, ...] = ()
     foreign: str | None = None  # a driver that no package owns: what it is and how it goes
-    initramfs: tuple[str, ...] = ()  # command that builds it anew; empty where the host has none
+    initramfs: tuple[str, ...] = ()  # command that rebuilds it; empty where the host has none
     boot: str = ""
     record: dict[str, Any] = field(default_factory=dict)  # what earlier runs noted (record.py)
 
