@@ -7,6 +7,7 @@ of Serve's REST API (ray/serve/schema.py, ServeInstanceDetails).
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..plan.schema import Cell, PlannedModel
 
 # Requests that wait inside the engine, where continuous batching picks them up, and not in front of it.
 MAX_ONGOING_REQUESTS = 1024
+Application = tuple[str, dict[str, Any]]  # import path and arguments
 
 
 def serve_config(cell: Cell, model: PlannedModel, path: str, address: str) -> dict[str, Any]:
@@ -26,21 +28,15 @@ def serve_config(cell: Cell, model: PlannedModel, path: str, address: str) -> di
         "max_ongoing_requests": MAX_ONGOING_REQUESTS,
         "graceful_shutdown_timeout_s": 30,
     }
-    if cell.engine == "echo":
-        arguments = {"max_model_len": cell.limits.max_model_len, **cell.engine_args}
-        builder = "serving.engines.echo:app"
-        args: dict[str, Any] = {"model": model.name, "engine_kwargs": arguments, "deployment": deployment}
-    else:
-        builder = "ray.serve.llm:build_openai_app"
-        args = {"llm_configs": [_llm_config(cell, model, path, deployment)]}
+    application, args = ADAPTERS[cell.engine](cell, model, path, deployment)
     return {
         "proxy_location": "HeadOnly",
         "http_options": {"host": address, "port": cell.ports["serve"]},
-        "applications": [{"name": cell.name, "route_prefix": "/", "import_path": builder, "args": args}],
+        "applications": [{"name": cell.name, "route_prefix": "/", "import_path": application, "args": args}],
     }
 
 
-def _llm_config(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]) -> dict[str, Any]:
+def _vllm(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]) -> Application:
     engine: dict[str, Any] = {
         "tensor_parallel_size": cell.tensor_parallel_size,
         "max_model_len": cell.limits.max_model_len,
@@ -56,7 +52,16 @@ def _llm_config(cell: Cell, model: PlannedModel, path: str, deployment: dict[str
     }
     if cell.vendor == "cpu":
         llm["accelerator_config"] = {"kind": "cpu"}
-    return llm
+    return "ray.serve.llm:build_openai_app", {"llm_configs": [llm]}
+
+
+def _echo(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]) -> Application:
+    engine = {"max_model_len": cell.limits.max_model_len, **cell.engine_args}
+    return "serving.engines.echo:app", {"model": model.name, "engine_kwargs": engine, "deployment": deployment}
+
+
+# Engine -> what Serve runs for it.
+ADAPTERS: dict[str, Callable[[Cell, PlannedModel, str, dict[str, Any]], Application]] = {"vllm": _vllm, "echo": _echo}
 
 
 @dataclass(frozen=True)
