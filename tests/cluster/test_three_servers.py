@@ -51,7 +51,7 @@ def test_an_even_number_of_servers_is_refused(cluster: Cluster) -> None:
 
 def test_runs_that_are_killed_are_completed_by_the_next(cluster: Cluster) -> None:
     for where in (
-        r"server-1: Ensure the binary is in place",
+        r"server-1: Ensure the release is copied",
         r"server-1: Ensure the configuration is in place",
         r"server-2: Ensure K3s runs the installed",
     ):

@@ -6,6 +6,9 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: gateway_ports
 short_description: Fail where something else listens on a port of the gateway
+description:
+  - Names the process that holds a port. P(community.general.listen_ports_facts#module) names it too, but cannot tell
+    the gateway's own HAProxy from another one.
 options:
   ports: {description: "Settings, each with its port.", type: dict, required: true}
   installation: {description: Mark of the gateway's own processes in their environment., type: str, required: true}

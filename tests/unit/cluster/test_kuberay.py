@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.heteroserve.common.progress import Progress
 from ansible.module_utils.testing import patch_module_args
 from heteroserve.cluster.evidence import Evidence
 from heteroserve.cluster.kuberay import (
@@ -29,7 +28,6 @@ from heteroserve.serving.objects import namespace
 from heteroserve.serving.settings import Settings
 
 from python_plugins.modules.cluster import kuberay_crds
-from python_plugins.modules.serving import kuberay_emptied
 
 OURS = ("kuberay-operator", "kuberay-operator")
 HELM = {"meta.helm.sh/release-namespace": "kuberay-operator", "meta.helm.sh/release-name": "kuberay-operator"}
@@ -132,6 +130,9 @@ def test_a_deployment_runs_when_its_last_change_does() -> None:
     assert available({**deployment(), "status": running})
     assert not available({**deployment(), "status": {**running, "observedGeneration": 1}})
     assert not available({**deployment(), "status": {**running, "updatedReplicas": 0}})
+    scaled_down = deployment()
+    scaled_down["spec"]["replicas"] = 0
+    assert not available({**scaled_down, "status": {"observedGeneration": 2}})
     assert not available(deployment())
     assert not available(None)
 
@@ -263,30 +264,3 @@ def test_nothing_is_applied_over_somebody_elses(
     assert found["failed"]
     assert found["msg"].endswith("Nothing was changed")
     assert api.applied == []
-
-
-class Emptied:
-    """A namespace whose RayServices keep their finalizers, as there is no operator."""
-
-    def __init__(self, *operator: dict[str, Any]) -> None:
-        self.pods = operator
-
-    def left(self) -> list[tuple[str, dict[str, Any]]]:
-        return [("RayService", {"name": "m-0", "finalizers": ["ray.io/rayservice-finalizer"]})]
-
-    def operator(self) -> Evidence:
-        return Evidence("cells", (), operator=self.pods)
-
-
-def test_emptying_says_that_nobody_takes_the_finalizers_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kuberay_emptied, "POLL_S", 0.01)
-    late = iter(range(0, 10**6, 50))
-    monkeypatch.setattr("python_plugins.modules.serving.kuberay_emptied.time.monotonic", lambda: float(next(late)))
-    said = kuberay_emptied.wait(Emptied(), 10**5, Progress(None))
-    assert said.startswith("after 1")
-    assert "still RayService m-0 (finalizers ray.io/rayservice-finalizer): the KubeRay operator is not there" in said
-    assert "; the operator was left, because only it takes finalizers off" in said
-    ready = {"type": "Ready", "status": "True"}
-    late = iter(range(0, 10**6, 50))
-    said = kuberay_emptied.wait(Emptied(pod(phase="Running", conditions=[ready])), 300, Progress(None))
-    assert said.startswith("after 350 s there are still RayService m-0 (finalizers ray.io/rayservice-finalizer); the")

@@ -152,3 +152,23 @@ def test_a_file_that_is_in_place_is_not_downloaded_again(run: Any, tmp_path: Pat
 
 def test_an_airgap_folder_without_the_file_says_what_to_put_there(run: Any, tmp_path: Path) -> None:
     assert f"put {tmp_path}/a or {tmp_path}/b there" in run(paths=[f"{tmp_path}/a", f"{tmp_path}/b"])["msg"]
+
+
+def test_without_a_place_a_file_is_checked_only(run: Any, tmp_path: Path) -> None:
+    source = tmp_path / "tool"
+    source.write_bytes(b"one")
+    options = {"paths": [str(source)], "dest": None, "lock": None}
+    results = run(**options, sums={"tool": digest(b"one")})
+    assert (results["changed"], results["source"]) == (False, str(source))
+    assert "pinned by the table of pinned versions" in run(**options, sums={"tool": ONE})["msg"]
+    assert run(**options)["msg"] == "tool is not known: set tool_sha256 to its SHA-256"
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_host_remembers_nothing_of_a_file_whose_digest_is_known(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "tool").write_bytes(b"one")
+    options = {"url": (tmp_path / "tool").as_uri(), "sha256": digest(b"one"), "lock": None, "mode": "0755"}
+    assert run(**options)["changed"]
+    (tmp_path / "tool").unlink()
+    assert not run(**options)["changed"]
+    assert [path.name for path in (tmp_path / "bin").iterdir()] == ["tool"]

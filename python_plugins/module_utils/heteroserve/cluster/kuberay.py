@@ -101,12 +101,12 @@ def in_use(objects: Mapping[str, Iterable[Object]], emptied: str = "") -> str:
 
 
 def available(deployment: Object | None) -> bool:
-    """Whether all of a Deployment runs as it was last written."""
+    """Whether all of a Deployment runs as it was last written, and it is not scaled to nothing."""
     if deployment is None:
         return False
     status, count = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
     seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
-    return seen and all(status.get(key, 0) >= count for key in ("updatedReplicas", "availableReplicas"))
+    return seen and count > 0 and all(status.get(key, 0) >= count for key in ("updatedReplicas", "availableReplicas"))
 
 
 def operator_fault(deployment: Object | None, evidence: Evidence) -> Finding | None:

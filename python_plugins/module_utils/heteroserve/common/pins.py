@@ -47,5 +47,5 @@ def digest_fault(source: str, found: str, pin: Pin, setting: str) -> str | None:
 def no_source(name: str, paths: Sequence[str], url: str) -> str:
     """A sentence for a file that is nowhere, or cannot be downloaded."""
     if url:
-        return f"{name} cannot be downloaded from {url}: let the controller reach it, or put it into airgap_dir"
+        return f"{name} cannot be downloaded from {url}: let this machine reach it, or put it into airgap_dir"
     return f"{name} is not in the airgap folder: put {' or '.join(paths)} there"
