@@ -65,6 +65,7 @@ def start(cell: Cell, folder: Path) -> subprocess.Popen[bytes]:
                 "cores": sum(replica.cores for replica in cell.replicas),
                 "gpus": [index for replica in cell.replicas for devices in replica.devices for index in devices],
                 "kv_cache_bytes": cell.limits.kv_cache_bytes,
+                "sequences": cell.limits.max_num_seqs * len(cell.replicas),
                 "object_store_bytes": 100 * 2**20,
                 "temp_dir": str(folder / "r"),
                 "token_file": str(folder / "token"),

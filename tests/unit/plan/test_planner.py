@@ -9,6 +9,7 @@ import heteroserve.plan.efficiencies as table
 import pytest
 from heteroserve.facts.hardware import Problem
 from heteroserve.plan.planner import HostEntry
+from heteroserve.plan.schema import Plan
 
 from tests.unit.plan.estate import (
     AMX,
@@ -42,6 +43,40 @@ def test_this_machine_serves_the_small_model() -> None:
     assert {"serve", "gcs", "dashboard", "metrics", "worker_min", "worker_max"} <= set(cell.ports)
     assert not plan.unplaced
     assert not plan.reasons
+
+
+def seats(plan: Plan) -> set[tuple[str, int | None, int | None, int]]:
+    """Host, socket, first core and cores of every replica."""
+    every = [one for cell in plan.cells for one in cell.replicas]
+    return {(one.hosts[0], one.numa_node, one.first_core, one.cores) for one in every}
+
+
+def test_cpu_replicas_of_a_host_have_cores_of_their_own() -> None:
+    one = plan_of(hosts("amx"), SMALL)
+    assert seats(one) == {("amx-1", 0, 0, 56), ("amx-1", 1, 0, 56)}
+    models = [replace(SMALL, name=f"m{number}") for number in range(4)]
+    four = plan_of(hosts("amx"), *models)
+    assert seats(four) == {("amx-1", socket, first, 28) for socket in (0, 1) for first in (0, 28)}
+    # A kept plan keeps each replica on its cores; so does one that knows the socket only, of an earlier version.
+    fewer = plan_of(hosts("amx"), *models[1:], previous=four)
+    assert seats(fewer) <= seats(four)
+    before = replace(
+        four,
+        cells=tuple(
+            replace(cell, replicas=tuple(replace(one, first_core=None) for one in cell.replicas)) for cell in four.cells
+        ),
+    )
+    assert seats(plan_of(hosts("amx"), *models, previous=before)) == seats(four)
+
+
+def test_a_limit_of_cores_says_which_ones() -> None:
+    assert seats(plan_of({"a": host("amx", cores=8)}, SMALL)) == {("a", 0, 0, 4), ("a", 1, 0, 4)}
+    assert seats(plan_of({"a": HostEntry(this_machine(), cores=1)}, SMALL)) == {("a", None, 0, 1)}
+
+
+def test_a_replica_with_a_host_to_itself_is_not_bound() -> None:
+    plan = plan_of({"localhost": HostEntry(this_machine())}, SMALL, runtime="ray")
+    assert seats(plan) == {("localhost", None, None, 2)}
 
 
 def test_k3s_cells_have_two_ports() -> None:

@@ -50,8 +50,13 @@ def check_memory(plan: Plan, given_hosts: dict[str, HostEntry]) -> None:
     ram: dict[str, float] = defaultdict(float)
     taken: set[tuple[str, int]] = set()
     cores: dict[str, int] = defaultdict(int)
+    seats: set[tuple[str, int | None, int]] = set()
     for cell in plan.cells:
         for one in cell.replicas:
+            first = one.first_core or 0
+            seat = {(one.hosts[0], one.numa_node, core) for core in range(first, first + one.cores)}
+            assert not seat & seats
+            seats |= seat
             for number, name in enumerate(one.hosts):
                 ram[name] += cell.limits.host_memory_bytes / len(one.hosts)
                 cores[name] += one.cores

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +14,10 @@ from heteroserve.cluster.gpu_plugins import RESOURCES as COUNTED
 from heteroserve.cluster.quantities import canonical, value
 from heteroserve.common.names import LONGEST_NAME, SPEC, label_value
 from heteroserve.inventory.models import ModelSource
-from heteroserve.plan.schema import Cell, Expectation, Limits, Placement, Plan, PlannedModel
+from heteroserve.plan.schema import Cell, Expectation, Limits, Placement, Plan, PlannedModel, cell_digest
 from heteroserve.serving.names import DIGEST, TAKES
 from heteroserve.serving.names import MODEL as MODEL_NAME
 from heteroserve.serving.objects import cell_objects, disruption_budgets, restorable, shared_objects
-from heteroserve.serving.pods import environment
 from heteroserve.serving.resources import RESOURCES, devices, host_memory, takes
 from heteroserve.serving.settings import Settings, faults
 from hypothesis import given
@@ -299,29 +296,6 @@ def test_the_head_does_not_wait_for_its_application() -> None:
         assert container[kind]["httpGet"]["port"] == 52365
 
 
-def test_replicas_that_share_a_pod_do_not_share_cores() -> None:
-    two = cell(replicas=(Placement(("a",), cores=64, numa_node=0), Placement(("a",), cores=64, numa_node=1)))
-    assert environment(two)["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
-    assert environment(two)["OMP_NUM_THREADS"] == "63"
-    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment(cell())
-    assert environment(cell())["VLLM_CPU_KVCACHE_SPACE"] == "2"
-    assert environment(cell())["TORCH_COMPILE_DISABLE"] == "1"  # the image has no C++ compiler
-
-
-def test_the_variables_are_those_of_the_other_runtime(root: Path) -> None:
-    """ray_cell.py runs on hosts and cannot be shared with modules of the controller; its switches must be the same."""
-    tree = ast.parse((root / "serving" / "ray_cell.py").read_text())
-    (function,) = [node for node in tree.body if getattr(node, "name", "") == "engine_environment"]
-    (table,) = [node for node in ast.walk(function) if isinstance(node, ast.Dict)]
-    fixed = {
-        key.value: text.value
-        for key, text in zip(table.keys, table.values, strict=True)
-        if isinstance(key, ast.Constant) and isinstance(text, ast.Constant)
-    }
-    assert len(fixed) > 5
-    assert fixed.items() <= environment(cell("nvidia")).items()
-
-
 def test_the_digest_changes_with_all_that_a_restart_would_carry_out() -> None:
     first = built(cell())["RayService"]["metadata"]["annotations"]
     assert first[DIGEST] == "0123456789abcdef"
@@ -335,6 +309,14 @@ def test_the_digest_changes_with_all_that_a_restart_would_carry_out() -> None:
     # Who may call is carried out without a restart, and what the gateway makes of the weight too.
     for same in (built(cell(), replace(PLAIN, gateways=("10.0.0.9",))), built(cell(weight=1))):
         assert same["RayService"]["metadata"]["annotations"][SPEC] == first[SPEC]
+
+
+def test_cells_whose_replicas_are_not_bound_are_not_restarted_for_it() -> None:
+    """These are their digests from before a plan could say which cores a replica has."""
+    assert cell_digest(cell(), MODEL) == "e258531a7f2a1ddd"
+    assert cell_digest(cell("nvidia"), MODEL) == "f1f39c717312c4c7"
+    bound = [cell(replicas=(Placement(("a",), cores=1, first_core=first),)) for first in (0, 1)]
+    assert len({cell_digest(one, MODEL) for one in (cell(), *bound)}) == 3
 
 
 def test_pods_carry_the_digest_of_what_they_are_made_of() -> None:

@@ -35,6 +35,8 @@ class Bay:
     asked_only: bool = False  # processors of a host whose accelerators are its purpose
     unit_cores: int = 0  # processors: cores of one index
     isa: tuple[str, ...] = ()
+    # Processors: socket and first core of each index; none where there is one socket, and where one index is the host.
+    seats: tuple[tuple[int | None, int | None], ...] = ()
 
     @property
     def vendor(self) -> str:
@@ -181,15 +183,24 @@ def _processors(entry: HostEntry, options: PlanOptions, split: int, asked_only: 
     cpu = entry.hardware.cpu
     cores = min(cpu.cores, entry.cores) if entry.cores else cpu.cores
     sockets = max(1, min(cpu.sockets, cores))
-    units = sockets * max(1, min(split, cores // sockets))
+    parts = max(1, min(split, cores // sockets))
+    units = sockets * parts
     bandwidth = cpu.memory_bandwidth
     if bandwidth is None and cpu.memory_channels and cpu.memory_mts:
         bandwidth = cpu.memory_channels * cpu.memory_mts * 8e6
     ram, _ = usable_ram(entry, options, ours=True)
     device = cpu_device(cores // units, ram // units, bandwidth / units if bandwidth else None, cpu.isa)
     indices = tuple(range(units))
+    islands = tuple((index,) for index in indices)
+    seats = tuple(
+        (
+            index // parts if sockets > 1 else None,
+            index % parts * (cores // units) if cores // units < cpu.cores else None,
+        )
+        for index in indices
+    )
     label = f"{sockets}x {cpu.model}"
-    return Bay(device, label, indices, tuple((index,) for index in indices), None, asked_only, cores // units, cpu.isa)
+    return Bay(device, label, indices, islands, None, asked_only, cores // units, cpu.isa, seats)
 
 
 def gpu_memory(device: Device) -> int:

@@ -63,7 +63,7 @@ def make_cells(
             name = _next_name(cell_prefix(fit.model, fit.kind), numbers, taken)
         if set(own) != set(port_names(runtime)):
             own = ports.give(members)
-        cells.append(_cell(name, members, own, hosts, options))
+        cells.append(_cell(name, members, own, board, hosts, options))
     weighed = _weigh(cells)
     done = [replace(cell, digest=cell_digest(cell, models[cell.model])) for cell in weighed]
     return tuple(sorted(done, key=lambda cell: (cell.model, natural(cell.name))))
@@ -78,7 +78,12 @@ def _next_name(prefix: str, numbers: dict[str, int], taken: set[str]) -> str:
 
 
 def _cell(
-    name: str, members: list[Replica], ports: dict[str, int], hosts: dict[str, HostEntry], options: PlanOptions
+    name: str,
+    members: list[Replica],
+    ports: dict[str, int],
+    board: Board,
+    hosts: dict[str, HostEntry],
+    options: PlanOptions,
 ) -> Cell:
     fit = members[0].fit
     names = sorted({host for one in members for host in one.hosts}, key=natural)
@@ -93,7 +98,7 @@ def _cell(
         vendor=fit.vendor,
         tensor_parallel_size=fit.tensor_parallel_size,
         hosts=tuple(names),
-        replicas=tuple(_placement(one, hosts) for one in members),
+        replicas=tuple(_placement(one, board) for one in members),
         limits=fit.limits,
         engine_args=fit.engine_args,
         ports=ports,
@@ -103,14 +108,12 @@ def _cell(
     )
 
 
-def _placement(one: Replica, hosts: dict[str, HostEntry]) -> Placement:
+def _placement(one: Replica, board: Board) -> Placement:
     if one.fit.vendor != "cpu":
         return Placement(one.hosts, one.indices)
-    cpu = hosts[one.hosts[0]].hardware.cpu
-    sockets = max(1, cpu.sockets)
-    units = max(sockets, cpu.cores // max(1, one.fit.cores))
-    node = one.indices[0][0] * sockets // units if sockets > 1 else None
-    return Placement(one.hosts, cores=one.fit.cores, numa_node=node)
+    bay = board.states[one.hosts[0]].shape.bays[one.fit.bay]
+    socket, first = bay.seats[one.indices[0][0]]
+    return Placement(one.hosts, cores=one.fit.cores, numa_node=socket, first_core=first)
 
 
 def _weigh(cells: list[Cell]) -> list[Cell]:

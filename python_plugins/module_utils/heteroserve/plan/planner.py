@@ -225,7 +225,7 @@ def _keep(board: Board, previous: Plan, wanted: list[Wanted], survey: Survey, re
             fit = _same_fit(cell, placement, states, item, survey, request.options)
             if fit is None or any(state.ram < fit.limits.host_memory_bytes // fit.stages for state in states):
                 continue
-            indices = _same_indices(placement, fit, states, request.hosts)
+            indices = _same_indices(placement, fit, states)
             if indices is not None:
                 board.take(fit, states, indices, cell.name)
 
@@ -253,16 +253,15 @@ def _same_fit(
     return None
 
 
-def _same_indices(
-    placement: Placement, fit: Fit, states: list[HostState], hosts: dict[str, HostEntry]
-) -> tuple[tuple[int, ...], ...] | None:
+def _same_indices(placement: Placement, fit: Fit, states: list[HostState]) -> tuple[tuple[int, ...], ...] | None:
     if placement.devices:
         free = all(set(own) <= set(state.free[fit.bay]) for own, state in zip(placement.devices, states, strict=True))
         return placement.devices if free else None
-    units = len(states[0].shape.bays[fit.bay].indices)
-    sockets = max(1, hosts[states[0].name].hardware.cpu.sockets)
+    seats = states[0].shape.bays[fit.bay].seats
     for index in states[0].free[fit.bay]:
-        if placement.numa_node is None or index * sockets // units == placement.numa_node:
+        socket, first = seats[index]
+        # A plan of before there was `first_core` names the socket only.
+        if placement.numa_node in (None, socket) and placement.first_core in (None, first):
             return ((index,),)
     return None
 

@@ -53,6 +53,8 @@ class Placement:
     devices: tuple[tuple[int, ...], ...] = ()  # one tuple of indices a host, in the order of ``hosts``
     cores: int = 0  # of each host, for a CPU replica
     numa_node: int | None = None  # the socket that a CPU replica is bound to, where the host has several
+    # Where a CPU replica's cores begin, counted from 0 in its socket; none for one that has its host to itself.
+    first_core: int | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,9 @@ def cell_digest(cell: Cell, model: PlannedModel) -> str:
     material["model"] = to_dict(model)
     for derived, key in ((material, "address"), (material["model"], "folder"), (material["model"], "backend")):
         del derived[key]  # they follow from what is in it
+    for replica in material["replicas"]:
+        if replica["first_core"] is None:
+            del replica["first_core"]  # nothing is bound: such a cell is what it was before there was this field
     return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:16]
 
 

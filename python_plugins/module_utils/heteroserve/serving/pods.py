@@ -7,13 +7,13 @@ the weights come as a volume claim (see ``objects``).
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from ..cluster import quantities
 from ..common.names import weights_claim
 from ..models.weights import weights_path
 from ..plan.schema import Cell, PlannedModel
+from .engine_environment import engine_environment
 from .names import ACCOUNT, CELL, PRIORITY, labels
 from .resources import RAY_RESOURCES, RESOURCES, TAINTS, cores, devices, host_memory, replicas
 from .settings import Settings
@@ -25,7 +25,6 @@ DASHBOARD_PORT = 8265
 AGENT_PORT = 52365
 METRICS_PORTS = {"metrics": 8080, "proxy-metrics": 9101}  # Ray's own figures, and those of Ray Serve's HAProxy
 
-GIB = 1024**3
 MIB = 1024**2
 SHARED_PER_REPLICA = 256 * MIB  # vLLM's queue between processes: 10 slots of 24 MiB
 SHARED_PER_DEVICE = 512 * MIB  # allowance for NCCL or RCCL
@@ -62,31 +61,9 @@ def start_parameters(cell: Cell, settings: Settings, host: str, head: bool) -> d
 
 
 def environment(cell: Cell) -> dict[str, str]:
-    """Variables of every process. The first three carry the bytes past Ray's Python proxy, see serving/ray_cell.py."""
+    """Variables of every process of the cell."""
     sequences = cell.limits.max_num_seqs * len(cell.replicas)
-    variables = {
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": "2",
-        # HAProxy asks for some 12 files a connection and ends at its start if it may not have them (a pod may have as
-        # many as containerd, or 65,536): no more than requests that could wait.
-        "RAY_SERVE_HAPROXY_MAXCONN": str(max(256, min(4096, 4 * sequences))),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    if cell.vendor == "cpu":
-        # vLLM takes whole GiB here.
-        variables["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, math.ceil(cell.limits.kv_cache_bytes / GIB)))
-        # vLLM compiles its sampler at the first request with a temperature, whatever enforce_eager says; where there is
-        # no C++ compiler, as in the image, the engine dies of it.
-        variables["TORCH_COMPILE_DISABLE"] = "1"
-        if len(cell.replicas) > 1 or cell.replicas[0].numa_node is not None:
-            # By itself vLLM binds each replica's threads to the first socket: all replicas to the same cores.
-            variables["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-            variables["OMP_NUM_THREADS"] = str(max(1, min(one.cores for one in cell.replicas) - 1))
-    return variables
+    return engine_environment(cell.vendor, cell.limits.kv_cache_bytes, sequences)
 
 
 def _template(

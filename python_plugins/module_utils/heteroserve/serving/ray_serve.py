@@ -52,6 +52,17 @@ def _vllm(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]
     }
     if cell.vendor == "cpu":
         llm["accelerator_config"] = {"kind": "cpu"}
+        shares = [
+            {"cores": one.cores, "socket": one.numa_node, "first": one.first_core}
+            for one in cell.replicas
+            if one.first_core is not None
+        ]
+        if shares:
+            # A replica with the host to itself binds as vLLM does by itself.
+            llm["callback_config"] = {
+                "callback_class": "serving.engines.vllm_cpu:BindCores",
+                "callback_kwargs": {"shares": shares},
+            }
     return "ray.serve.llm:build_openai_app", {"llm_configs": [llm]}
 
 

@@ -1,0 +1,46 @@
+"""Environment of a cell's processes, the same under both runtimes.
+
+``pods`` puts it into the pod, ``serving.ray_cell`` into Ray's processes on the host; so the module runs on hosts too,
+and imports nothing of the plan. What differs between replicas of one cell, the cores, is not here: a replica is told of
+them when it starts (``serving/engines/vllm_cpu.py``).
+"""
+
+from __future__ import annotations
+
+import math
+
+GIB = 1024**3
+OPEN_FILES = 65_536  # what a container runtime lets a process open, at the least
+
+
+def engine_environment(
+    vendor: str, kv_cache_bytes: int, sequences: int, open_files: int = OPEN_FILES
+) -> dict[str, str]:
+    """Variables of Ray Serve and the engine.
+
+    Arguments: ``vendor`` whose accelerators the cell runs on ("cpu" for processors); ``kv_cache_bytes`` of one replica;
+    ``sequences`` that all replicas of the cell may run at once; ``open_files`` that a process may have at most.
+
+    The first three carry the bytes past Ray's Python proxy: measured on one H200 at 256 clients against plain vLLM,
+    0.43 of its throughput without them and 0.98 with.
+    """
+    # No more than requests that could wait. HAProxy asks for some 12 files a connection and ends at its start if it may
+    # not have them.
+    connections = min(max(256, min(4096, 4 * sequences)), open_files // 16)
+    variables = {
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+        "RAY_SERVE_HAPROXY_MAXCONN": str(connections),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    if vendor == "cpu":
+        # vLLM takes whole GiB here.
+        variables["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, math.ceil(kv_cache_bytes / GIB)))
+        # vLLM compiles its sampler at the first request with a temperature, whatever enforce_eager says; where there is
+        # no C++ compiler, as in the image, the engine dies of it.
+        variables["TORCH_COMPILE_DISABLE"] = "1"
+    return variables
