@@ -22,13 +22,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Quick tests first: lint, then units, then the real stack. Long ones only where they are asked for."""
+    """Quick tests first: lint, then units, then the real stack. Long ones only where they are asked for.
+
+    Side by side, the longest files first, so that no core is left with nothing to do at the end.
+    """
     for item in items:
         marker = item.get_closest_marker("long")
         if marker and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason=f"{marker.args[0]}; ./heteroserve test --long runs it"))
-    order = {"lint": 0, "unit": 1, "bench": 2, "integration": 3, "molecule": 4, "images": 5, "cluster": 6}
-    items.sort(key=lambda item: order.get(Path(item.path).relative_to(ROOT / "tests").parts[0], 1))
+    order = ["lint", "unit", "bench", "integration", "images", "molecule", "cluster"]
+    if hasattr(config, "workerinput"):
+        order.reverse()
+    items.sort(key=lambda item: order.index(Path(item.path).relative_to(ROOT / "tests").parts[0]))
 
 
 @pytest.fixture(scope="session")
