@@ -7,10 +7,10 @@ DOCUMENTATION = r"""
 module: gpu_device_plan
 short_description: Decide which device plugins a cluster needs and how many GPUs each host should offer
 description:
-  - Reads what hosts have (declared hardware, or facts) and the settings, and fails with all faults at once where a MIG
-    strategy cannot represent a host. Touches neither host nor cluster.
+  - Reads what hosts have and the settings, and fails with all faults at once where a MIG strategy cannot represent a
+    host. Touches neither host nor cluster.
 options:
-  hosts: {description: "For each host C(hardware) or C(facts).", type: dict, required: true}
+  hosts: {description: "Host to its C(host_hardware), empty if unknown.", type: dict, required: true}
   mig_strategy: {description: How MIG instances are named., type: str, choices: [none, single, mixed], default: none}
   time_slicing: {description: Pods that share one NVIDIA GPU; 0 is off., type: int, default: 0}
   namespace: {description: Namespace of the plugins., type: str, required: true}
@@ -28,7 +28,7 @@ EXAMPLES = r"""
 - name: Select the device plugins
   gpu_device_plan:
     hosts:
-      node-1: {facts: "{{ hostvars['node-1'].ansible_facts.accelerator_facts }}"}
+      node-1: "{{ hostvars['node-1'].ansible_facts.host_hardware }}"
     namespace: heteroserve-devices
     charts: "{{ charts }}"
 """
@@ -47,15 +47,12 @@ from ansible.module_utils.heteroserve.cluster.gpu_counts import expected, shorta
 from ansible.module_utils.heteroserve.cluster.gpu_plugins import RESOURCES, Sharing, values_of
 from ansible.module_utils.heteroserve.common.faults import listing
 from ansible.module_utils.heteroserve.facts.declared import hardware_of
-from ansible.module_utils.heteroserve.facts.hardware import hardware_from_dict
 
 
 def hardware_given(name: str, given: dict[str, Any]) -> Any:
     """What a host has. Raises ``ValueError`` with a sentence."""
-    if given.get("hardware"):
-        return hardware_of(given["hardware"], f"{name}: hardware")
-    if given.get("facts"):
-        return hardware_from_dict(given["facts"])
+    if given:
+        return hardware_of(given, f"{name}: hardware")
     raise ValueError(f"{name}: its hardware is unknown; run the facts stage first or declare `hardware:`")
 
 

@@ -11,7 +11,7 @@ description:
     which labels have to change. Fails where taking them out would cost the servers their majority. Changes nothing.
 options:
   nodes: {description: Nodes as the API lists them., type: list, elements: dict, required: true}
-  hosts: {description: "Hosts of the cluster by name, each with C(hardware) or C(facts).", type: dict, required: true}
+  hosts: {description: "Host to its C(host_hardware), empty if unknown.", type: dict, required: true}
   retired: {description: Hosts of the inventory that are to leave., type: list, elements: str, default: []}
   cells: {description: Cells of the plan., type: list, elements: dict, default: []}
 author: [HeteroServe (@heteroserve)]
@@ -21,7 +21,7 @@ EXAMPLES = r"""
 - name: Compare
   k3s_nodes:
     nodes: "{{ found.resources }}"
-    hosts: {r760-1: {facts: "{{ hostvars['r760-1'].ansible_facts.accelerator_facts }}"}}
+    hosts: {r760-1: "{{ hostvars['r760-1'].ansible_facts.host_hardware }}"}
 """
 
 RETURN = r"""
@@ -35,7 +35,6 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.cluster.nodes import Node, label_changes, labels, leaving
 from ansible.module_utils.heteroserve.facts.declared import hardware_of
-from ansible.module_utils.heteroserve.facts.hardware import hardware_from_dict
 
 SERVER_LABEL = "node-role.kubernetes.io/control-plane"
 
@@ -50,13 +49,9 @@ def node(resource: dict[str, Any]) -> Node:
 
 def wanted(name: str, given: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, str] | None:
     """Labels of a host; None if nothing is known of its hardware."""
-    if given.get("hardware"):
-        hardware = hardware_of(given["hardware"])
-    elif given.get("facts"):
-        hardware = hardware_from_dict(given["facts"])
-    else:
+    if not given:
         return None
-    usable = [item for item in hardware.accelerators if item.usable]
+    usable = [item for item in hardware_of(given).accelerators if item.usable]
     models = tuple(sorted({cell["model"] for cell in cells if name in cell["hosts"]}))
     kind, vendor = (usable[0].kind, usable[0].vendor) if usable else ("cpu", "cpu")
     found: dict[str, str] = labels(kind, vendor, len(usable), models)

@@ -8,6 +8,7 @@ DOCUMENTATION = r"""
 module: accelerator_facts
 short_description: Report accelerators, processors, memory, network and disks of a host
 description:
+  - Sets the fact C(host_hardware). The role host_facts sets the same fact for hosts whose hardware is declared.
   - Finds NVIDIA, AMD and Intel GPUs and Gaudi accelerators on the PCI bus, before any driver is installed, and adds
     what nvidia-smi, amd-smi, rocm-smi, xpu-smi and hl-smi know where they are there.
   - Reports MIG instances and AMD partitions as accelerators of their own, and says why one cannot be used.
@@ -58,8 +59,8 @@ EXAMPLES = r"""
 
 - name: Stop where a driver does not match its library
   ansible.builtin.assert:
-    that: accelerator_facts.problems | selectattr('code', 'equalto', 'driver-mismatch') | length == 0
-    fail_msg: "{{ accelerator_facts.problems | map(attribute='fix') | join('; ') }}"
+    that: ansible_facts.host_hardware.problems | selectattr('code', 'equalto', 'driver-mismatch') | length == 0
+    fail_msg: "{{ ansible_facts.host_hardware.problems | map(attribute='fix') | join('; ') }}"
 
 - name: Look at a captured host
   accelerator_facts:
@@ -72,7 +73,7 @@ ansible_facts:
   returned: always
   type: dict
   contains:
-    accelerator_facts:
+    host_hardware:
       description: Sizes are bytes, rates bytes/s, speeds as named; null where a value could not be found.
       type: dict
       contains:
@@ -141,7 +142,7 @@ def main() -> None:
     except ValueError as fault:
         module.fail_json(msg=str(fault))
     hardware = collect(machine, options["model_path"], tuple(options["cluster_addresses"]))
-    module.exit_json(changed=False, ansible_facts={"accelerator_facts": hardware_to_dict(hardware)})
+    module.exit_json(changed=False, ansible_facts={"host_hardware": hardware_to_dict(hardware)})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ description:
   - Changes nothing.
 options:
   vendor: {description: Whose GPUs., type: str, required: true, choices: [nvidia, amd]}
-  hardware: {description: The host's facts or its declared hardware., type: dict, required: true}
+  hardware: {description: The host's C(host_hardware)., type: dict, required: true}
   wanted: {description: The role's options without their prefix., type: dict, required: true}
   distributions: {description: Repositories and package names by distribution., type: dict, required: true}
   record: {description: File in which the role notes what it changed., type: path, required: true}
@@ -35,7 +35,7 @@ EXAMPLES = r"""
 - name: Read the driver's state
   driver_state:
     vendor: nvidia
-    hardware: "{{ ansible_facts.accelerator_facts }}"
+    hardware: "{{ ansible_facts.host_hardware }}"
     wanted: {branch: "580", toolkit_version: 1.18.1-1}
     distributions: "{{ _nvidia_driver_distributions }}"
     record: /var/lib/heteroserve/was/nvidia_driver.json

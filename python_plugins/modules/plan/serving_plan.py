@@ -13,9 +13,9 @@ options:
   hosts:
     description:
       - Hosts that may carry models, by name.
-      - "Each has C(hardware) (declared, short or full) or C(facts) (as accelerator_facts returns them), and optionally
-        C(rack), C(address) (on which its cells listen), C(reserved_ports), C(memory_gib), C(cores) and
-        C(accelerators) (indices that may be used)."
+      - "Each has C(hardware) (the fact C(host_hardware), as accelerator_facts returns it or as the inventory declares
+        it, short or full), and optionally C(rack), C(address) (on which its cells listen), C(reserved_ports),
+        C(memory_gib), C(cores) and C(accelerators) (indices that may be used)."
     type: dict
     required: true
   models:
@@ -93,30 +93,25 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.facts.declared import hardware_of
-from ansible.module_utils.heteroserve.facts.hardware import hardware_from_dict
 from ansible.module_utils.heteroserve.plan.page import plan_page
 from ansible.module_utils.heteroserve.plan.planner import HostEntry, ModelRequest, PlanRequest, make_plan
 from ansible.module_utils.heteroserve.plan.report import diff_in_words, plan_report, why_unplaced
 from ansible.module_utils.heteroserve.plan.request import host_limits, model_entry, options_of
 from ansible.module_utils.heteroserve.plan.schema import Plan, plan_from_json, plan_to_json
 
-HOST_KEYS = ("hardware", "facts", "rack", "address", "reserved_ports", "memory_gib", "cores", "accelerators")
+HOST_KEYS = ("hardware", "rack", "address", "reserved_ports", "memory_gib", "cores", "accelerators")
 
 
 def host_entry(name: str, given: dict[str, Any]) -> HostEntry:
-    """One host of the argument ``hosts``. Declared hardware wins over facts."""
+    """One host of the argument ``hosts``. Raises ``ValueError`` with a sentence."""
     unknown = sorted(set(given) - set(HOST_KEYS))
     if unknown:
         raise ValueError(f"hosts.{name}.{unknown[0]}: unknown key; known are {', '.join(HOST_KEYS)}")
-    if given.get("hardware"):
-        hardware = hardware_of(given["hardware"], f"{name}: hardware")
-    elif given.get("facts"):
-        hardware = hardware_from_dict(given["facts"])
-    else:
+    if not given.get("hardware"):
         raise ValueError(f"{name}: its hardware is unknown; run the facts stage first or declare `hardware:`")
-    limits = host_limits({key: value for key, value in given.items() if key not in ("hardware", "facts")}, name)
+    limits = host_limits({key: value for key, value in given.items() if key != "hardware"}, name)
     return HostEntry(
-        hardware=hardware,
+        hardware=hardware_of(given["hardware"], f"{name}: hardware"),
         rack=str(limits.rack or ""),
         address=limits.address or "",
         reserved_ports=limits.reserved_ports or (),

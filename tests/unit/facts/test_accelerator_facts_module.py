@@ -52,7 +52,7 @@ def test_every_problem_is_documented() -> None:
     for path in (UTILS / "heteroserve" / "facts").glob("*.py"):
         used.update(re.findall(r'Problem\(\s*f?"([a-z{}-]+)"', path.read_text(encoding="utf-8")))
     used = {code.replace("{tool}", tool) for code in used for tool in ("xpu-smi", "hl-smi")}
-    text = literal("RETURN")["ansible_facts"]["contains"]["accelerator_facts"]["contains"]["problems"]["description"]
+    text = literal("RETURN")["ansible_facts"]["contains"]["host_hardware"]["contains"]["problems"]["description"]
     codes = set(re.findall(r"[a-z]+(?:-[a-z]+)+", text.split("Codes are")[1]))
     assert codes == used
 
@@ -90,7 +90,7 @@ def test_ansible_runs_it_on_a_capture_and_changes_nothing(tmp_path: Path) -> Non
     result = run_module(tmp_path, arguments, "--check")
     assert result["changed"] is False
     verdict = json.loads((machines.MACHINES / "mig" / "verdict.json").read_text(encoding="utf-8"))
-    assert result["ansible_facts"]["accelerator_facts"] == verdict
+    assert result["ansible_facts"]["host_hardware"] == verdict
 
 
 @pytest.mark.skipif(not ANSIBLE, reason="ansible is not installed beside this Python")
