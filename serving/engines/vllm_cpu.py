@@ -6,7 +6,7 @@ from typing import Any
 from ray import serve
 from ray.llm._internal.common.callbacks.base import CallbackBase
 
-from .cpu_binding import Share, bind
+from serving.engines.cpu_binding import Share, bind
 
 logger = logging.getLogger("ray.serve")
 

@@ -11,7 +11,6 @@ description:
     which names the driver, the container runtime, the label, the plugin's pod (why it waits, its last line) or the
     sharing that is behind it; at once where waiting does not help.
 options:
-  kubeconfig: {description: File with the way to the API., type: path, required: true}
   namespace: {description: Namespace of the plugins., type: str, required: true}
   releases: {description: "For each vendor the name of its Helm release.", type: dict, required: true}
   hosts:
@@ -21,6 +20,7 @@ options:
   mig_strategy: {description: As the plugin was installed with., type: str, default: none}
   time_slicing: {description: As the plugin was installed with., type: int, default: 0}
   timeout: {description: Seconds to wait for the counts., type: int, default: 120}
+extends_documentation_fragment: [kubeconfig]
 author: [HeteroServe (@heteroserve)]
 """
 

@@ -15,7 +15,6 @@ description:
     does not say why the API refuses to serve a kind, and adds no labels to what it reads from a file.
   - C(absent) leaves them where objects of their kinds are left in any namespace, and says so in C(kept).
 options:
-  kubeconfig: {description: File with the way to the API., type: path, required: true}
   chart: {description: The chart's file. Needed for C(present)., type: path}
   release: {description: Name of the Helm release that may own them., type: str, required: true}
   namespace: {description: Its namespace., type: str, required: true}
@@ -25,6 +24,7 @@ options:
     default: ""
   state: {description: What to reach., type: str, choices: [present, absent], default: present}
   timeout: {description: Seconds to wait for the API., type: int, default: 60}
+extends_documentation_fragment: [kubeconfig]
 author: [HeteroServe (@heteroserve)]
 """
 

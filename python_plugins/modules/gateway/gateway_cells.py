@@ -35,10 +35,10 @@ options:
       exist.
     type: path
     default: /etc/heteroserve/gateway/drained
-  progress_path: {description: Where the action plugin reads what is being done., type: path}
 attributes:
   check_mode:
     support: full
+extends_documentation_fragment: [progress]
 author: [HeteroServe (@heteroserve)]
 """
 

@@ -22,7 +22,7 @@ options:
     type: str
   imports: {description: Modules that must import for the environment to count., type: list, elements: str, default: []}
   disk: {description: Bytes that the environment takes., type: int, default: 0}
-  progress_path: {description: File for the line that says what is being done., type: path}
+extends_documentation_fragment: [progress]
 author: [HeteroServe (@heteroserve)]
 """
 

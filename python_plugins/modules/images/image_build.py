@@ -32,7 +32,7 @@ options:
   authority: {description: Certificate of the registry's authority; empty if there is none yet., type: str, default: ""}
   torch_index: {description: Package index with the right build of torch; used if it answers in 5 seconds., type: str}
   disk: {description: Bytes that a build takes on this host., type: int, default: 0}
-  progress_path: {description: File for the line that says what is being done., type: path}
+extends_documentation_fragment: [progress]
 author: [HeteroServe (@heteroserve)]
 """
 

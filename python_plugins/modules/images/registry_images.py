@@ -23,7 +23,7 @@ options:
     type: str
     choices: [present, looked_at]
     default: present
-  progress_path: {description: File for the line that says what is being done., type: path}
+extends_documentation_fragment: [progress]
 author: [HeteroServe (@heteroserve)]
 """
 

@@ -23,7 +23,7 @@ options:
     description: Whether to read every file again even if size and time are unchanged.
     type: bool
     default: false
-  progress_path: {description: File for the line that says what is being done., type: path}
+extends_documentation_fragment: [progress]
 author: [HeteroServe (@heteroserve)]
 """
 

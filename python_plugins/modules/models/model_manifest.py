@@ -14,7 +14,7 @@ options:
   name: {description: The model's name., type: str, required: true}
   path: {description: Folder of the weights., type: path, required: true}
   manifest: {description: File that keeps what was found., type: path, required: true}
-  progress_path: {description: File for the line that says what is being done., type: path}
+extends_documentation_fragment: [progress]
 author: [HeteroServe (@heteroserve)]
 """
 

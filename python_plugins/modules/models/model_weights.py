@@ -32,7 +32,7 @@ options:
     type: str
     default: state_dir
   shared: {description: Whether other users of the host may read the weights., type: bool, default: false}
-  progress_path: {description: File for the line that says what is being done., type: path}
+extends_documentation_fragment: [progress]
 author: [HeteroServe (@heteroserve)]
 """
 

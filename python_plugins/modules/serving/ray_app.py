@@ -23,7 +23,7 @@ options:
   log_dir: {description: "Ray's log folder of the running session.", type: path, required: true}
   process_log: {description: Log of the process that runs Ray., type: path, required: true}
   timeout: {description: Seconds to wait., type: int, default: 900}
-  progress_path: {description: File for the line that says what is being done., type: path}
+extends_documentation_fragment: [progress]
 author: [HeteroServe (@heteroserve)]
 """
 

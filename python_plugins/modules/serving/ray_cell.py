@@ -13,7 +13,6 @@ description:
     with one sentence that says why, from pods, events, logs, nodes and Serve's own status.
   - Runs on the controller.
 options:
-  kubeconfig: {description: Way to the cluster., type: path, required: true}
   namespace: {description: Namespace of the cells., type: str, default: heteroserve}
   operator_namespace: {description: Namespace of the KubeRay operator., type: str, default: kuberay-operator}
   cell: {description: Name of the cell., type: str, required: true}
@@ -31,7 +30,7 @@ options:
   spec: {description: Digest of what it is made from (annotation heteroserve.io/spec)., type: str, default: ""}
   memory: {description: Bytes of RAM that the plan gives it., type: int, default: 0}
   timeout: {description: Seconds that it may take., type: int, default: 900}
-  progress_path: {description: File for the line that says what is being done., type: path}
+extends_documentation_fragment: [kubeconfig, progress]
 author: [HeteroServe (@heteroserve)]
 """
 

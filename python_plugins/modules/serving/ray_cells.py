@@ -13,7 +13,6 @@ description:
     the order. Fails before anything is changed where Kubernetes or KubeRay would refuse a cell.
   - Runs on the controller.
 options:
-  kubeconfig: {description: Way to the cluster., type: path, required: true}
   plan: {description: The plan., type: dict, required: true}
   settings:
     description: Choices beyond the plan, as C(module_utils/heteroserve/serving/settings.py) names them.
@@ -30,7 +29,7 @@ options:
     default: []
   leaving: {description: "Hosts whose cells are to go. With it nothing else is looked at.", type: list, elements: str}
   timeout: {description: Seconds to wait for a cell that is starting., type: int, default: 900}
-  progress_path: {description: File for the line that says what is being done., type: path}
+extends_documentation_fragment: [kubeconfig, progress]
 author: [HeteroServe (@heteroserve)]
 """
 

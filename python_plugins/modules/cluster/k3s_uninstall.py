@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: k3s_removed
+module: k3s_uninstall
 short_description: Take K3s off a host
 description:
   - Ends the unit and its pods, unmounts what they mounted, takes away the network interfaces, namespaces and firewall
@@ -15,7 +15,7 @@ author: [HeteroServe (@heteroserve)]
 
 EXAMPLES = r"""
 - name: Ensure K3s is gone
-  k3s_removed:
+  k3s_uninstall:
 """
 
 RETURN = r"""

@@ -4,22 +4,21 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: kuberay_ready
+module: kuberay_operator
 short_description: Wait until KubeRay's operator runs, and say why it does not
 description:
   - Waits until all of the operator's Deployment runs as it was last written. Gives up before the time is over where
     the fault does not clear by itself.
 options:
-  kubeconfig: {description: File with the way to the API., type: path, required: true}
   namespace: {description: Namespace of the operator., type: str, required: true}
   timeout: {description: Seconds to wait., type: int, default: 180}
-  progress_path: {description: Where the action plugin reads what is being done., type: path}
+extends_documentation_fragment: [kubeconfig, progress]
 author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
 - name: Check that the operator is running
-  kuberay_ready:
+  kuberay_operator:
     kubeconfig: "{{ state_dir }}/kubeconfig"
     namespace: kuberay-operator
 """

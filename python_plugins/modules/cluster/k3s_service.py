@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: k3s_started
+module: k3s_service
 short_description: Start K3s and wait until its node is Ready
 description:
   - Enables and starts the unit, or restarts it where C(restart) gives reasons, and waits until the node is Ready, as
@@ -14,13 +14,13 @@ options:
   unit: {description: Name of the systemd unit., type: str, required: true}
   restart: {description: Reasons to restart a running unit., type: list, elements: str, default: []}
   timeout: {description: Seconds to wait., type: int, default: 300}
-  progress_path: {description: Where the action plugin reads what is being done., type: path}
+extends_documentation_fragment: [progress]
 author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
 - name: Ensure K3s is started
-  k3s_started:
+  k3s_service:
     host: r760-1
     unit: k3s
     restart: [/etc/rancher/k3s/config.yaml]
