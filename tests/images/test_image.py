@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from heteroserve.common.progress import Progress
-from heteroserve.images.builds import Recipe, locked_version, repository
+from heteroserve.images.builds import Recipe, copied, locked_version, repository
 
 from python_plugins.modules.images.image_build import Tool, build
 from tests.cluster.conftest import ROOT, missing
@@ -29,7 +29,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Its name on this host; where an earlier run built it of the same recipe, that one."""
     if fault := missing():
         pytest.skip(fault)
-    recipe = Recipe((ROOT / "images" / BUILD / "Containerfile").read_text(), LOCK, serving.base_image())
+    containerfile = (ROOT / "images" / BUILD / "Containerfile").read_text()
+    sources = {name: (ROOT / name).read_text() for name in copied(containerfile)}
+    recipe = Recipe(containerfile, LOCK, serving.base_image(), tuple(sources.values()))
     name = f"localhost/{repository(BUILD)}:{recipe.digest}"
     tool = Tool(str(shutil.which("podman")), "podman")
     if not tool.has(name):
@@ -41,7 +43,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
             "containerfile": recipe.containerfile,
             "lock": recipe.lock,
             "lock_name": f"{BUILD}.txt",
-            "sources": {},
+            "sources": sources,
             "torch_index": "https://download.pytorch.org/whl/cpu",
         }
         host = SimpleNamespace(params=asked, get_bin_path=shutil.which)
