@@ -327,6 +327,23 @@ def test_the_gateway_is_reloaded(cluster: Cluster) -> None:
     assert load.streamed.cut == []
 
 
+def test_a_host_is_drained_for_maintenance_and_returned(cluster: Cluster) -> None:
+    def drain(state: str) -> int:
+        return changed(cluster.play("playbooks/drain.yml", "-e", "drain_host=agent-2", "-e", f"drain_state={state}"))
+
+    def cordoned() -> list[str]:
+        return [name for name, node in cluster.nodes().items() if node["spec"].get("unschedulable")]
+
+    assert drain("present") > 0
+    assert cordoned() == ["agent-2"]
+    assert sorted(serving.gateway_sees(cluster).values()) == ["DRAIN", "UP"]
+    assert drain("present") == 0
+    assert drain("absent") > 0
+    assert cordoned() == []
+    assert serving.all_up(cluster, 2)
+    assert drain("absent") == 0
+
+
 @pytest.mark.long("five minutes: a host leaves the cluster and joins again")
 def test_a_host_is_retired_and_its_cell_goes_without_a_failed_request(cluster: Cluster) -> None:
     """Drained, taken away, the host left as it was; named again, it joins and serves again."""
