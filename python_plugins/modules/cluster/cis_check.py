@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cis_check
-short_description: Judge a K3s host, or a cluster, by the CIS Kubernetes Benchmark 1.12
+short_description: Check a K3s host or cluster against the CIS Kubernetes Benchmark 1.12
 description:
   - On a host it judges sections 1 to 4 by files (modes, owners), by the arguments that K3s logs when it starts its
     components (or that processes of a component show) and by the kubelet's and etcd's configuration.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gpu_count_check
-short_description: Compare the GPUs that Kubernetes counts with what the facts say, and explain a difference
+short_description: Compare the GPUs that Kubernetes reports with the facts
 description:
   - Waits until every node offers the expected number of each resource. Fails with a sentence for each difference,
     which names the driver, the container runtime, the label, the plugin's pod (why it waits, its last line) or the

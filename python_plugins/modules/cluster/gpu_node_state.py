@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gpu_node_state
-short_description: Look at GPU drivers and at NVIDIA's container runtime on a host
+short_description: Read the state of GPU drivers and NVIDIA's container runtime
 description:
   - Says which drivers run, where nvidia-container-runtime is among the folders in which K3s looks for it when it
     starts, and whether K3s's containerd has the runtime C(nvidia). Changes nothing.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: helm_change
-short_description: Say whether, and why, a Helm release has to be changed
+short_description: Decide whether a Helm release has to change
 description:
   - Compares what C(kubernetes.core.helm_info) found with what is wanted. Unlike kubernetes.core.helm alone it sees a
     chart that was rebuilt under its old version, and a workload that somebody has deleted, without helm's plugin

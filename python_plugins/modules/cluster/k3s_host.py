@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: k3s_host
-short_description: See how K3s stands on a host and decide how it goes on
+short_description: Read the K3s state of a host and decide the next steps
 description:
   - Reads the installed version, the unit, the configuration and which servers answer. Says through which server the
     host joins, whether the wanted version may be put in place, and which files are newer than the running process.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: k3s_uninstall
-short_description: Take K3s off a host
+short_description: Uninstall K3s
 description:
   - Ends the unit and its pods, unmounts what they mounted, takes away the network interfaces, namespaces and firewall
     rules that Kubernetes and flannel made, and removes the files. What others made is left alone. A second run finds

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kuberay_crds
-short_description: Apply the CRDs of KubeRay's chart, or take them away
+short_description: Apply or delete the CRDs of KubeRay's chart
 description:
   - Helm installs what lies in a chart's folder C(crds) once and never updates it, and these are larger than
     client-side apply takes. So they are applied on the server, before the release, and waited for.

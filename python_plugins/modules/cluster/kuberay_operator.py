@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kuberay_operator
-short_description: Wait until KubeRay's operator runs, and say why it does not
+short_description: Wait for KubeRay's operator and explain why it does not run
 description:
   - Waits until all of the operator's Deployment runs as it was last written. Gives up before the time is over where
     the fault does not clear by itself.

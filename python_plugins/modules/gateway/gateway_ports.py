@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gateway_ports
-short_description: Fail where something else listens on a port of the gateway
+short_description: Check that the gateway's ports are free
 description:
   - Names the process that holds a port. P(community.general.listen_ports_facts#module) names it too, but cannot tell
     the gateway's own HAProxy from another one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: endpoint_health
-short_description: Ask cells and endpoint a question with a known answer
+short_description: Run the known-answer check on cells and endpoint
 description:
   - Sends each target a question at temperature 0, once whole and once streamed, and compares the answers with a
     regular expression. A server that started, and a health check that says 200, do not show that it answers rightly.

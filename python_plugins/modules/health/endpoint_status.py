@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: endpoint_status
-short_description: Show which cells are up, as they and the gateway see it
+short_description: Show the state of the cells and the gateway
 description:
   - Asks each cell's health address and HAProxy's statistics, and prints a table with the endpoint, a command that
     calls it and the places of plan and logs. Changes nothing.

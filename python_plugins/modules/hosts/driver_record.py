@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: driver_record
-short_description: Note what a role that installs a GPU driver changes on a host
+short_description: Record what the installation of a GPU driver changes on a host
 description:
   - O(step=begin) notes, before anything is changed, which packages, files and groups the host has.
   - O(step=end) notes which packages came, and for which driver the host was asked to restart.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: driver_state
-short_description: Plan a GPU driver from what a host has
+short_description: Plan the GPU driver of a host
 description:
   - Reads distribution, kernel, installed packages, loaded and installed kernel modules, Secure Boot and the processes
     that have a GPU open, and says what has to be written, installed and restarted, or refuses with one sentence.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: end_processes
-short_description: End every process that was started for a state directory
+short_description: Stop every process of an installation
 description:
   - Ends the supervisor, the Ray clusters with all their workers and engines, and the gateway, also those whose
     parents are gone. Processes are known by a mark in their environment and by their session, so nothing else on

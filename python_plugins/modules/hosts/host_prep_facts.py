@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_prep_facts
-short_description: Read how a host stands in its cluster
+short_description: Read a host's cluster network and kernel state
 description:
   - Sets the fact C(cluster_network) with the interface and the address that face the other hosts, which K3s takes for
     node-ip and flannel-iface, and returns which kernel modules must be loaded and what the kernel is to be set to.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_prep_firewall
-short_description: Load the firewall of a host, so that it cannot lock out who loads it
+short_description: Load a host's firewall and roll it back if it locks Ansible out
 description:
   - With C(state=loaded) works out the rules, has nft check them, and puts them in the place of those that are loaded,
     in one step. A timer takes them back unless C(state=confirmed) follows, which is to be called over a new

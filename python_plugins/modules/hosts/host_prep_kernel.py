@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_prep_kernel
-short_description: Set values of the running kernel and remember what they were
+short_description: Set kernel values and record the previous ones
 description:
   - Writes files below /proc/sys and /sys where they hold something else, after noting what that was. A value that is
     no longer wanted goes back to what was noted. What the host does not have (a governor in a virtual machine) is

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_prep_swap
-short_description: Turn swap off, or back on as it was
+short_description: Turn swap off or restore it
 description:
   - Off takes the lines of swap out of /etc/fstab (each becomes a comment), ends swap that is in use and notes which
     it was. Swap that a unit of its own brings at each start (zram, a partition that systemd finds) is masked.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: python_env
-short_description: Make a virtual environment from a lock file, wholly or not at all
+short_description: Create a complete virtual environment from a lock file
 description:
   - Installs a lock file with hashes into a virtual environment of its own and writes a mark when it is complete.
   - An environment without the mark of the same lock, left by a run that was killed or by another version, is

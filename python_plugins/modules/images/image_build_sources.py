@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_build_sources
-short_description: Say for each engine whether its image is given, was pushed from an archive, or is to be built
+short_description: Decide where the image of each engine comes from
 description:
   - Runs where the project lies, and changes nothing. Fails, with all faults at once, where an image can come from
     nowhere.

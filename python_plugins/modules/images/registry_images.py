@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: registry_images
-short_description: Push images from archives that a registry has not, or only look which those are
+short_description: Push images from archives that a registry lacks
 description:
   - Compares the digest of each image's configuration with what the registry has under its name, by C(skopeo inspect),
     and pushes with C(skopeo copy) only what differs.

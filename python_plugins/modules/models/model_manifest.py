@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: model_manifest
-short_description: Say of every file of a model's weights its size and its SHA-256
+short_description: Compute size and SHA-256 of each file of a model's weights
 description:
   - Reads the folder once and keeps what it found in O(manifest). A later call reads only files whose size or time
     has changed.

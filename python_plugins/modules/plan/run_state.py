@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: run_state
-short_description: Open the state directory for this run alone and read its plan
+short_description: Lock the state directory for this run and read its plan
 description:
   - Makes the state directory on the controller (mode 0700) and notes in it which ansible-playbook works with it.
     While that process lives, another one that needs the directory fails with one sentence.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ray_cells
-short_description: Compare the cells of a K3s cluster with the plan and say what to do, in which order
+short_description: Compare the cells of a K3s cluster with the plan and return the ordered steps
 description:
   - Builds the objects of each cell of the plan, reads what the cluster has, and returns the steps between the two, each
     to be carried out by M(ray_cell) and to be seen answering before the next begins. Changes nothing.
