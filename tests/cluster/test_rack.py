@@ -44,7 +44,7 @@ EXPLAINED = {
 }
 BEFORE: dict[str, set[str]] = {}
 OBJECTS = "persistentvolumes,persistentvolumeclaims,networkpolicies"  # of a cell, beside its RayService
-QUIET_S = 6  # of load before and after what disturbs it
+QUIET_S = 8  # of load before and after what disturbs it
 WEIGHTS = {"card": "smollm2-135m", "context": 2048, "source": {"path": f"{serving.ON_THE_HOST}/smollm2"}}
 LLAMA = {**WEIGHTS, "name": MODEL, "dtype": "float32", "max_num_seqs": 8, "max_replicas": 1}
 # Streams take a second or two, so that some are under way whenever something happens.

@@ -149,15 +149,18 @@ BREAKS = {
         _path,
         long=ONE_MORE,
     ),
-    "a typing error in an engine argument": Break(r"max_modle_len.*an engine argument is wrong", _argument),
+    "a typing error in an engine argument": Break(
+        r"max_modle_len.*an engine argument is wrong", _argument, long="the update that fails shows the same"
+    ),
     "a memory limit that is too low": Break(
-        r"ran out of memory \((OOMKilled|killed with status 137), limit 300Mi, restarted \dx\)", _memory
+        r"ran out of memory \((OOMKilled|killed with status 137), limit 300Mi, restarted \dx\)", _memory, long=ONE_MORE
     ),
     "a bad token": Break(
         r"Ray does not take the operator's token",
         _token,
         _change_token,
         lambda cluster: cluster.kubectl("-n", serving.NAMESPACE, "delete", "secret", "other-token"),
+        long=ONE_MORE,
     ),
     "a wrong parameter of ray start": Break(
         r"ended with status 2, restarted \dx; .*[Nn]o such option.*: a parameter of `ray start` is wrong",
