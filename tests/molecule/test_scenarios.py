@@ -55,7 +55,7 @@ def test_scenario(name: str, hosts: None, pytestconfig: pytest.Config) -> None:
     molecule("reset")  # or the next scenario takes the hosts for prepared, because the one before has prepared them
     steps = [("test", "-s", name, "--destroy", "never")]
     if name in SHOWN_BY_THE_RACK and not pytestconfig.getoption("--long"):
-        steps = [(step, "-s", name) for step in ("prepare", "converge", "verify", "cleanup")]
+        steps = [("create",), *((step, "-s", name) for step in ("prepare", "converge", "verify", "cleanup"))]
     for step in steps:
         done = molecule(*step)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
