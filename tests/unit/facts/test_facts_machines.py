@@ -1,6 +1,6 @@
 """Every captured machine gives the facts of the verdict beside it.
 
-After a wanted change, ``HETEROSERVE_WRITE_VERDICTS=1 pytest tests/unit/facts`` writes them anew: read the difference.
+After a wanted change, ``HETEROSERVE_WRITE_VERDICTS=1 pytest tests/unit/facts`` rewrites them: read the difference.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def test_secure_boot_is_explained_before_anything_is_changed() -> None:
     assert not plan.files
     enrolled = replace(bare, module_key="/var/lib/shim-signed/mok/MOK.der", key_enrolled=True)
     assert nvidia_plan(enrolled).refusal is None
-    assert nvidia_plan(driven(secure_boot=True)).refusal is None  # it runs: nothing has to be loaded anew
+    assert nvidia_plan(driven(secure_boot=True)).refusal is None  # it runs: nothing has to be loaded again
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where an engine's image comes from, when it is made anew, and how its build reaches packages."""
+"""Where an engine's image comes from, when it is rebuilt, and how its build reaches packages."""
 
 from __future__ import annotations
 

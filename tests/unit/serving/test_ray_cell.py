@@ -1,4 +1,4 @@
-"""What is waited for before a cell counts as made anew. The cluster is a stand-in that keeps a few objects."""
+"""What is waited for before a cell counts as recreated. The cluster is a stand-in that keeps a few objects."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Operator:
 
 def apply(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cell, "POLL_S", 0.01)
-    asked = {"cell": "m-0", "anew": False, "spec": NEW, "objects": [], "timeout": 0.2}
+    asked = {"cell": "m-0", "recreate": False, "spec": NEW, "objects": [], "timeout": 0.2}
     ray_cell.Cell(operator, asked, Progress(None)).apply()
 
 
@@ -73,7 +73,7 @@ def test_pods_of_the_last_one_are_waited_for(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_pods_of_another_spec_end_whatever_their_ray_cluster_claims(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run died before it deleted the RayCluster, and another version of the operator wrote that anew."""
+    """A run died before it deleted the RayCluster, and another version of the operator rewrote that."""
     operator = Operator(ends=True)
     operator.made[0]["metadata"]["annotations"] = {SPEC: NEW}
     operator.running[0]["metadata"]["annotations"] = {SPEC: OLD}

@@ -50,7 +50,7 @@ def status(evidence: Evidence) -> dict[str, Any]:
 
 
 def test_what_the_ray_cluster_claims_does_not_count() -> None:
-    """Another version of the operator writes it anew and leaves the pods."""
+    """Another version of the operator rewrites it and leaves the pods."""
     marked, older = pod(), pod()
     marked["metadata"]["annotations"], older["metadata"]["annotations"] = {SPEC: NEW}, {SPEC: OLD}
     assert is_running(seen(pods=(marked,)), NEW)
@@ -150,7 +150,7 @@ def test_a_fault_that_may_pass_gets_its_time_and_one_that_cannot_gets_none() -> 
     assert "CRDs are missing" in Patience(900).judge(seen(crds=()), OLD).fault
 
 
-def test_the_time_of_a_fault_begins_anew_when_it_was_gone() -> None:
+def test_the_time_of_a_fault_begins_again_when_it_was_gone() -> None:
     patience = Patience(900)
     pulling = seen(pods=(pod(container(waiting={"reason": "ErrImagePull", "message": "desc = not found"})),))
     patience.judge(replace(pulling, waited_s=10), NEW)
