@@ -31,7 +31,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
         pytest.skip(fault)
     containerfile = (ROOT / "images" / BUILD / "Containerfile").read_text()
     sources = {name: (ROOT / name).read_text() for name in copied(containerfile)}
-    recipe = Recipe(containerfile, LOCK, serving.base_image(), tuple(sources.values()))
+    recipe = Recipe(containerfile, serving.base_image(), tuple(sources.values()))
     name = f"localhost/{repository(BUILD)}:{recipe.digest}"
     tool = Tool(str(shutil.which("podman")), "podman")
     if not tool.has(name):
@@ -41,8 +41,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
             "endpoint": "none",
             "disk": 0,
             "containerfile": recipe.containerfile,
-            "lock": recipe.lock,
-            "lock_name": f"{BUILD}.txt",
             "sources": sources,
             "torch_index": "https://download.pytorch.org/whl/cpu",
         }
