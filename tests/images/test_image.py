@@ -87,13 +87,14 @@ def test_neither_weights_nor_the_builds_secrets_are_in_it(image: str) -> None:
     weights = r"find / -xdev -size +20M \( -name '*.safetensors' -o -name '*.gguf' -o -name '*.pt' \)"
     assert inside(image, weights, "--user", "0") == ""
     assert inside(image, "find / -xdev -name 'pip*.pem'", "--user", "0") == ""
-    assert inside(image, "cat /etc/pip.conf 2>/dev/null; true") == ""
+    assert inside(image, "grep -rlsE '^(PIP|UV)_[A-Z_]+=' /etc /home /opt /root /tmp /var; true", "--user", "0") == ""
     history = json.dumps(described(image)["History"])
     assert not re.search(r"://[^/\s]+@|password|token", history, re.IGNORECASE)
 
 
 def test_it_is_no_larger_than_what_the_lock_asks_for(image: str) -> None:
-    """Nothing of pip's cache, the packages' tests or the compiler is carried to every host."""
+    """Nothing of uv and its cache, the packages' tests or the compiler is carried to every host."""
+    assert inside(image, "ls -A /opt").split() == ["engine", "library"]
     assert inside(image, "find /opt/engine/lib -depth -type d -name tests; command -v gcc; true") == ""
     print(f"{described(image)['Size'] / 1e9:.2f} GB")
 
