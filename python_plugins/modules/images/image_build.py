@@ -20,9 +20,7 @@ options:
     choices: [present, absent]
     default: present
   containerfile: {description: Text of the Containerfile., type: str, default: ""}
-  lock: {description: Text of the lock file that it copies., type: str, default: ""}
-  lock_name: {description: Name of that file., type: str, default: ""}
-  sources: {description: "Texts of other files that it copies, by their path.", type: dict, default: {}}
+  sources: {description: "Texts of the files that it copies, by their path.", type: dict, default: {}}
   base: {description: Image that it builds on., type: str, default: ""}
   inputs: {description: Digest of what the image is made of., type: str, default: ""}
   recorded: {description: Reference of the image of these inputs as it was last pushed., type: str, default: ""}
@@ -55,7 +53,6 @@ import http.client
 import http.server
 import json
 import os
-import re
 import secrets
 import shutil
 import ssl
@@ -73,13 +70,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.common.files import amount, locked, missing_space, write_whole
+from ansible.module_utils.heteroserve.common.packages import pip_settings, without_missing
 from ansible.module_utils.heteroserve.common.progress import Progress
 from ansible.module_utils.heteroserve.images.builds import (
     explain,
     local_folders,
     manifest_digest,
-    pip_configuration,
-    pip_settings,
+    package_settings,
     repository,
     step,
 )
@@ -221,17 +218,17 @@ def served(folder: str) -> Iterator[str]:
         server.server_close()
 
 
-def pip_secrets(module: AnsibleModule, folder: Path, stack: ExitStack) -> list[str]:
-    """Write what a build's pip reads; the options that hand it in."""
+def package_secrets(module: AnsibleModule, folder: Path, stack: ExitStack) -> list[str]:
+    """Write what a build's pip and uv read; the options that hand it in."""
     listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True)
     if listed.returncode != 0 and (pip := module.get_bin_path("pip3")):
         listed = subprocess.run([pip, "config", "list"], capture_output=True, text=True)
-    settings = pip_settings(listed.stdout if listed.returncode == 0 else "")
+    settings = without_missing(pip_settings(listed.stdout if listed.returncode == 0 else ""))
     addresses = {path: stack.enter_context(served(path)) for path in set(local_folders(settings).values())}
     index = module.params["torch_index"] or ""
     files = {
-        "pip": pip_configuration(settings, addresses),
-        "torch": pip_configuration(settings, addresses, index if index and answers(index) else ""),
+        "index": package_settings(settings, addresses),
+        "torch": package_settings(settings, addresses, index if index and answers(index) else ""),
         "ca": Path(settings["cert"]).read_text() if settings.get("cert") else "",
     }
     for name, text in files.items():
@@ -239,18 +236,16 @@ def pip_secrets(module: AnsibleModule, folder: Path, stack: ExitStack) -> list[s
     return [f"--secret=id={name},src={folder / name}" for name in files]
 
 
-def follow(command: list[str], progress: Progress, what: str, total: int) -> tuple[int, list[str]]:
+def follow(command: list[str], progress: Progress, what: str) -> tuple[int, list[str]]:
     """Run a program and report how far it is; its exit status and last lines."""
     tail: list[str] = []
-    seen = 0
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
     assert process.stdout is not None
     for line in process.stdout:
         tail = [*tail[1 - TAIL :], line.rstrip()]
-        seen += line.startswith("Collecting ")
-        said = step(line.rstrip(), what, seen, total)
+        said = step(line.rstrip(), what)
         if said:
             progress.say(said)
     return process.wait(), tail
@@ -275,11 +270,10 @@ def build(module: AnsibleModule, tool: Tool, image: str, folder: Path, own: list
             )
     context = folder / "context"
     write_whole(folder / "Containerfile", module.params["containerfile"])
-    for name, text in {module.params["lock_name"]: module.params["lock"], **module.params["sources"]}.items():
-        write_whole(context / name, text, 0o644)
-    total = len(re.findall(r"^[A-Za-z0-9]", module.params["lock"], re.MULTILINE))
+    for path, text in module.params["sources"].items():
+        write_whole(context / path, text, 0o644)
     with ExitStack() as stack:
-        secrets_given = pip_secrets(module, folder, stack)
+        secrets_given = package_secrets(module, folder, stack)
         command = [
             *([tool.program, "build"] if tool.name == "podman" else [tool.program, "bud"]),
             # Layers of stages that are no part of the image would lie here for ever.
@@ -293,7 +287,7 @@ def build(module: AnsibleModule, tool: Tool, image: str, folder: Path, own: list
             *secrets_given,
             str(context),
         ]
-        status, tail = follow(command, progress, name, total)
+        status, tail = follow(command, progress, name)
     if status != 0:
         raise BuildError(f"{name} cannot be built: {explain(name, tail)}")
 
@@ -379,7 +373,7 @@ def main() -> None:
         argument_spec={
             "build": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            **dict.fromkeys(("containerfile", "lock", "lock_name", "base", "inputs", "recorded", "endpoint"), text),
+            **dict.fromkeys(("containerfile", "base", "inputs", "recorded", "endpoint"), text),
             "sources": {"type": "dict", "default": {}},
             "username": text,
             "password": {**text, "no_log": True},

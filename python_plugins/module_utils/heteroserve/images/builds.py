@@ -5,21 +5,18 @@ A build's name ("vllm-cpu") names its folder in images/, its lock in requirement
 
 from __future__ import annotations
 
-import ast
-import configparser
 import hashlib
-import io
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from ..common.advice import advice
+from ..common.packages import INDEXES, SETTINGS, local_path, uv_environment, uv_error, uv_step
 
 REPOSITORY = "heteroserve"  # of all engine images, in the registry and in the build host's storage
-SETTINGS = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy", "timeout", "retries")
-LISTS = ("extra-index-url", "find-links", "trusted-host")
 CA_IN_BUILD = "/etc/pip-ca.pem"  # where the Containerfiles mount the secret ca
 
 
@@ -28,16 +25,13 @@ class Recipe:
     """What an image is made of. The same recipe is not built twice."""
 
     containerfile: str
-    lock: str
     base: str
-    sources: tuple[str, ...] = ()  # texts of the files of ``copied``
+    sources: tuple[str, ...]  # texts of the files of ``copied``
 
     @property
     def digest(self) -> str:
         """Sixteen digits that are the image's tag too: a recipe that changed is another tag."""
-        return hashlib.sha256(
-            "\0".join((self.containerfile, self.lock, self.base, *self.sources)).encode()
-        ).hexdigest()[:16]
+        return hashlib.sha256("\0".join((self.containerfile, self.base, *self.sources)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -62,9 +56,9 @@ def default_base(containerfile: str) -> str:
 
 
 def copied(containerfile: str) -> list[str]:
-    """Files of the project, beside the lock, that a Containerfile copies: those of the package serving."""
+    """Files of the project that a Containerfile copies: locks, and those of the package serving."""
     lines = re.findall(r"^COPY (?!--from)(.+)$", containerfile, re.MULTILINE)
-    return [word for line in lines for word in line.split()[:-1] if word.startswith("serving/")]
+    return [word for line in lines for word in line.split()[:-1]]
 
 
 def locked_version(lock: str, package: str) -> str:
@@ -107,38 +101,21 @@ def choose(
     return Source("build")
 
 
-def pip_settings(listing: str) -> dict[str, str]:
-    """What decides where pip gets packages from, of the output of ``pip config list``.
-
-    Lines are SECTION.KEY='VALUE'. Those of ``install`` beat those of ``global``, and environment variables beat both.
-    """
-    found: dict[str, str] = {}
-    for section in ("global", "install", ":env:"):
-        for line in listing.splitlines():
-            place, equals, value = line.partition("=")
-            if equals and place.startswith(f"{section}."):
-                key = place.removeprefix(f"{section}.").replace("_", "-")
-                if key in (*SETTINGS, "cert"):
-                    found[key] = str(ast.literal_eval(value))
-    return found
-
-
 def local_folders(settings: Mapping[str, str]) -> dict[str, str]:
     """Folders of this machine among the settings: as they are written -> folder that must be readable in a build.
 
     The pages of an index name files beside it (../../packages), so its parent is needed too.
     """
     folders = {}
-    for key in ("index-url", "extra-index-url", "find-links"):
+    for key in INDEXES:
         for word in settings.get(key, "").split():
-            if word.startswith(("file://", "/")):
-                path = unquote(urlsplit(word).path).rstrip("/")
+            if path := local_path(word):
                 folders[word] = path if key == "find-links" else path.rpartition("/")[0] or path
     return folders
 
 
-def pip_configuration(settings: Mapping[str, str], served: Mapping[str, str], index: str = "") -> str:
-    """The file pip.conf of a build.
+def package_settings(settings: Mapping[str, str], served: Mapping[str, str], index: str = "") -> str:
+    """Lines that a build's shell reads: pip's settings of the build host as variables of pip and of uv.
 
     ``served`` says at which address a build finds each folder of ``local_folders``; ``index`` replaces the usual index.
     """
@@ -150,47 +127,39 @@ def pip_configuration(settings: Mapping[str, str], served: Mapping[str, str], in
         rest = unquote(urlsplit(word).path).rstrip("/").removeprefix(folders[word].rstrip("/"))
         return served[folders[word]].rstrip("/") + quote(rest) + "/"
 
-    file = configparser.RawConfigParser()
-    file.add_section("global")
-    for key in SETTINGS:
-        if key in settings:
-            value = "\n".join(map(seen, settings[key].split())) if key in LISTS else settings[key]
-            file.set("global", key, seen(value) if key == "index-url" else value)
+    there = {
+        key: " ".join(map(seen, value.split())) if key in INDEXES else value
+        for key, value in settings.items()
+        if key in SETTINGS
+    }
     if index:
-        file.set("global", "index-url", index)
+        there["index-url"] = index
     if settings.get("cert"):
-        file.set("global", "cert", CA_IN_BUILD)
-    text = io.StringIO()
-    file.write(text)
-    return text.getvalue()
+        there["cert"] = CA_IN_BUILD
+    variables = {f"PIP_{key.upper().replace('-', '_')}": value for key, value in there.items()} | uv_environment(there)
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
 
 
-def step(line: str, what: str, seen: int, total: int) -> str | None:
-    """What a line that a build prints says of how far it is; None if it says nothing of that.
-
-    ``seen`` is how many packages of ``total`` pip has reached.
-    """
+def step(line: str, what: str) -> str | None:
+    """What a line that a build prints says of how far it is; None if it says nothing of that."""
     if found := re.match(r"(?:\[(\d+)/(\d+)\] )?STEP (\d+)(?:/(\d+))?: (\w+)", line):
         stage = f"stage {found[1]} of {found[2]}, " if found[1] else ""
         return f"{what}: {stage}step {found[3]}{f' of {found[4]}' if found[4] else ''} ({found[5]})"
-    if found := re.match(r"Collecting (\S+?)[=<>!~ ]", line + " "):
-        return f"{what}: package {seen} of {total}, {found[1]}"
-    if found := re.match(r"\s+Downloading (\S+) \(([^)]+)\)", line):
-        return f"{what}: package {seen} of {total}, downloading {found[1].rpartition('/')[2]} ({found[2]})"
-    if line.startswith("Installing collected packages"):
-        return f"{what}: unpacking packages"
     if line.startswith(("COMMIT", "Getting image source signatures")) or "] COMMIT" in line:
         return f"{what}: writing the image"
-    return None
+    said = uv_step(line)
+    return f"{what}: {said}" if said else None
 
 
 def explain(build: str, tail: Iterable[str]) -> str:
     """The last error of what a build printed, and what to do."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in tail]
+    printed = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in tail]
     # The program repeats the step that failed, whole.
-    lines = [line for line in lines if line and not re.search(r"\bSTEP \d+|while running runtime", line)]
+    lines = [
+        line.strip() for line in printed if line.strip() and not re.search(r"\bSTEP \d+|while running runtime", line)
+    ]
     errors = [line for line in lines if re.match(r"(ERROR|E|Error|\w+Error)\b:|.* not found$", line)]
-    said = (errors or lines or ["it says nothing"])[-1][:400].rstrip(".")
+    said = (uv_error(printed) or (errors or lines or ["it says nothing"])[-1])[:400].rstrip(".")
     todo = advice("build", "\n".join(lines)).format(build=build)
     return f"{said}; {todo}" if todo else said
 

@@ -26,7 +26,7 @@ class Build:
     imports: tuple[str, ...] = ("torch", "vllm", "ray.serve.llm")  # what has to load for an environment to be whole
     environment_bytes: int = 0  # an installed environment
     image_bytes: int = 10_000_000_000  # the image, unpacked on a host
-    building_bytes: int = 20_000_000_000  # the build host, for a build: environment twice, image, what pip unpacks
+    building_bytes: int = 20_000_000_000  # the build host, for a build: environment twice, image, what uv unpacks
 
 
 GB = 1_000_000_000
