@@ -1,0 +1,81 @@
+"""Molecule's scenarios on test hosts: each worker of pytest has a set of its own, which the scenarios of a file share."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.cluster.conftest import ROOT, missing
+
+# Steps that test_rack takes with the same roles on such hosts; --long takes them here too.
+SHOWN_BY_THE_RACK = {
+    "gateway": {"check", "idempotence"},
+    "host_prep": {"check", "idempotence"},
+    "stores": {"idempotence"},
+}
+STEPS = ("prepare", "check", "converge", "idempotence", "verify", "cleanup")
+SET = str(30 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
+MADE = ROOT / ".cache" / "testcluster"
+
+
+def molecule(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run Molecule on this worker's hosts and keep what it printed."""
+    program = shutil.which("molecule")
+    assert program
+    return subprocess.run(
+        [program, *words],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "HETEROSERVE_TEST_SET": SET,
+            "NO_COLOR": "1",
+            # `molecule reset` removes the folder that it lies in.
+            "MOLECULE_EPHEMERAL_DIRECTORY": str(MADE / f"molecule-{SET}" / "state"),
+        },
+        capture_output=True,
+        encoding="utf-8",
+        timeout=1500,
+    )
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[None]:
+    """Bare hosts, made once for the scenarios of a file."""
+    fault = missing()
+    if fault:
+        pytest.skip(fault)
+    molecule("reset")
+    molecule("destroy")
+    MADE.mkdir(parents=True, exist_ok=True)
+    # What all sets are made of is unpacked and built by the first.
+    with (MADE / "molecule.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = molecule("create")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    yield
+    done = molecule("destroy")
+    assert done.returncode == 0, done.stdout[-3000:]
+    for folder in (f"state-{SET}", f"molecule-{SET}"):
+        shutil.rmtree(MADE / folder, ignore_errors=True)
+
+
+@pytest.fixture
+def passes(hosts: None, pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Run a scenario: check mode on bare hosts, converge, a second run without change, testinfra, and bare hosts."""
+
+    def run(name: str) -> None:
+        molecule("reset")  # or the next scenario takes the hosts for prepared, because the one before has prepared them
+        steps: list[tuple[str, ...]] = [("test", "-s", name, "--destroy", "never")]
+        if name in SHOWN_BY_THE_RACK and not pytestconfig.getoption("--long"):
+            taken = [step for step in STEPS if step not in SHOWN_BY_THE_RACK[name]]
+            steps = [("create",), *((step, "-s", name) for step in taken)]
+        for step in steps:
+            done = molecule(*step)
+            assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+
+    return run
