@@ -1,4 +1,4 @@
-"""Molecule's scenarios on test hosts: each worker of pytest has a set of its own, which the scenarios of a file share."""
+"""Molecule's scenarios: each worker of pytest has a set of hosts of its own, which the scenarios of a file share."""
 
 from __future__ import annotations
 
