@@ -23,7 +23,7 @@ SET = str(30 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw
 MADE = ROOT / ".cache" / "testcluster"
 
 
-def molecule(*words: str) -> subprocess.CompletedProcess[str]:
+def molecule(*words: str, long: bool = False) -> subprocess.CompletedProcess[str]:
     """Run Molecule on this worker's hosts and keep what it printed."""
     program = shutil.which("molecule")
     assert program
@@ -33,6 +33,7 @@ def molecule(*words: str) -> subprocess.CompletedProcess[str]:
         env={
             **os.environ,
             "HETEROSERVE_TEST_SET": SET,
+            "HETEROSERVE_TEST_LONG": str(int(long)),
             "NO_COLOR": "1",
             # `molecule reset` removes the folder that it lies in.
             "MOLECULE_EPHEMERAL_DIRECTORY": str(MADE / f"molecule-{SET}" / "state"),
@@ -71,11 +72,12 @@ def passes(hosts: None, pytestconfig: pytest.Config) -> Callable[[str], None]:
     def run(name: str) -> None:
         molecule("reset")  # or the next scenario takes the hosts for prepared, because the one before has prepared them
         steps: list[tuple[str, ...]] = [("test", "-s", name, "--destroy", "never")]
-        if name in SHOWN_BY_THE_RACK and not pytestconfig.getoption("--long"):
+        long = bool(pytestconfig.getoption("--long"))
+        if name in SHOWN_BY_THE_RACK and not long:
             taken = [step for step in STEPS if step not in SHOWN_BY_THE_RACK[name]]
             steps = [("create",), *((step, "-s", name) for step in taken)]
         for step in steps:
-            done = molecule(*step)
+            done = molecule(*step, long=long)
             assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
 
     return run
