@@ -166,10 +166,10 @@ def test_no_secret_is_on_a_command_line_or_left_behind(host: Host) -> None:
 
 
 def test_a_failed_build_leaves_no_secret_either(host: Host) -> None:
-    (host.folder / "fails").write_text("build error: Failed to fetch: https://pypi.org/simple/ray/\n")
+    (host.folder / "fails").write_text("build error: Failed to fetch: https://index.example/simple/ray/\n")
     results = host.run()
     assert results["failed"]
-    assert "Failed to fetch: https://pypi.org/simple/ray/; set index-url" in results["msg"]
+    assert "Failed to fetch: https://index.example/simple/ray/; set index-url" in results["msg"]
     assert not list((host.folder / "tmp").glob("*"))
 
 

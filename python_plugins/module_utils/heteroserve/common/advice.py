@@ -46,7 +46,7 @@ CAUSES = (
     Cause(r"\.so\S* => not found", build="set images_base.{build} to an image that has this library"),
     Cause(
         r"DO NOT MATCH THE HASHES|Hash mismatch",
-        build="the package index has other files than the lock: use a mirror of pypi.org",
+        build="the package index has other files than the lock: use a whole mirror of PyPI",
     ),
     Cause(
         r"No matching distribution|No solution found|Failed to fetch|Failed to download|error sending request"
