@@ -411,7 +411,7 @@ def test_reloads_fail_no_request_and_cut_no_stream(beside: Beside) -> None:
     assert set(answers) == {200}
 
 
-def test_a_client_that_leaves_is_told_to_the_cell(beside: Beside) -> None:
+def test_a_client_that_disconnects_ends_the_request_to_the_cell(beside: Beside) -> None:
     before = sum(cell.left for cell in beside.cells)
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(
@@ -424,7 +424,7 @@ def test_a_client_that_leaves_is_told_to_the_cell(beside: Beside) -> None:
     assert sum(cell.left for cell in beside.cells) == before + 1
 
 
-def test_a_key_is_one_bearer_token(beside: Beside) -> None:
+def test_only_one_bearer_token_is_accepted(beside: Beside) -> None:
     """As RFC 6750 and RFC 9110 have it: one header, the scheme's name in any case."""
     for sent in (
         [KEY],
@@ -439,7 +439,7 @@ def test_a_key_is_one_bearer_token(beside: Beside) -> None:
         assert beside.post(key=None, headers=[("Authorization", value)]).status_code == 200, value
 
 
-def test_what_clients_say_of_themselves_does_not_reach_cells(beside: Beside) -> None:
+def test_identifying_and_routing_headers_do_not_reach_cells(beside: Beside) -> None:
     for cell in beside.cells:
         cell.headers_seen.clear()
     said = ("Cookie", "Forwarded", "Via", "X-Forwarded-For", "X-Request-Id", "x-real-ip", "serve_multiplexed_model_id")
@@ -453,7 +453,7 @@ def test_what_clients_say_of_themselves_does_not_reach_cells(beside: Beside) -> 
     assert "server" not in response.headers
 
 
-def test_a_body_is_not_waited_for_without_a_key(beside: Beside) -> None:
+def test_no_body_is_read_without_a_key(beside: Beside) -> None:
     """And HTTP/2 without TLS, which gives a client many buffers on one connection, is not spoken."""
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000000\r\n\r\n"
     began = time.monotonic()

@@ -48,7 +48,7 @@ def hosts() -> Iterator[None]:
     molecule("reset")
     molecule("destroy")
     MADE.mkdir(parents=True, exist_ok=True)
-    # What all sets are made of is unpacked and built by the first.
+    # The first worker unpacks and builds what all sets share.
     with (MADE / "molecule.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = molecule("create")

@@ -48,13 +48,13 @@ import hashlib
 import os
 import re
 import subprocess
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.common.files import locked, missing_space, remove_tree, write_whole
 from ansible.module_utils.heteroserve.common.packages import (
+    answers,
     pip_settings,
     uv_environment,
     uv_error,
@@ -69,15 +69,6 @@ TRY = "import importlib, sys\nfor name in sys.argv[1:]:\n    print(name, flush=T
 
 class InstallError(Exception):
     """One sentence that says what could not be installed and what to do."""
-
-
-def answers(url: str) -> bool:
-    """Whether a package index can be reached at all; a short look saves uv's long retries."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(f"{url}/torch/", method="HEAD"), timeout=5):
-            return True
-    except (OSError, ValueError):
-        return False
 
 
 def make(python: str, path: Path, *options: str) -> None:

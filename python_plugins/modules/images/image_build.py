@@ -70,7 +70,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.common.files import amount, locked, missing_space, write_whole
-from ansible.module_utils.heteroserve.common.packages import pip_settings, without_missing
+from ansible.module_utils.heteroserve.common.packages import answers, pip_settings, without_missing
 from ansible.module_utils.heteroserve.common.progress import Progress
 from ansible.module_utils.heteroserve.images.builds import (
     explain,
@@ -188,15 +188,6 @@ def find_tool(module: AnsibleModule) -> Tool:
         "the build host has neither podman nor buildah: install one, set images_host to a host that has one, or name"
         f" the image in images_references.{module.params['build']}"
     )
-
-
-def answers(url: str) -> bool:
-    """Whether a package index can be reached at all."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(f"{url}/torch/", method="HEAD"), timeout=5):
-            return True
-    except (OSError, ValueError):
-        return False
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 from heteroserve.common.pins import digest_fault, fill, pin_of
 
 from python_plugins.modules.cluster import pinned_file
+from tests.helpers.module_runs import run_module
 
 ONE, TWO = "1" * 64, "2" * 64
 
@@ -47,32 +47,13 @@ def test_names_are_filled_with_the_machine(system: str, machine: str, name: str)
     assert fill("helm-{os}-{arch}", system, machine) == name
 
 
-class Ended(Exception):
-    """The module has ended with these results."""
-
-    def __init__(self, results: dict[str, Any]) -> None:
-        super().__init__(results.get("msg"))
-        self.results = results
-
-
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run the module in a folder and return its results."""
 
-    def end(self: Any, **results: Any) -> None:
-        raise Ended(results)
-
-    def fail(self: Any, msg: str, **results: Any) -> None:
-        raise Ended({"failed": True, "msg": msg, **results})
-
-    monkeypatch.setattr(pinned_file.AnsibleModule, "exit_json", end)
-    monkeypatch.setattr(pinned_file.AnsibleModule, "fail_json", fail)
-
     def call(**options: Any) -> dict[str, Any]:
         given = {"dest": str(tmp_path / "bin/tool"), "lock": str(tmp_path / "lock.json"), "setting": "tool_sha256"}
-        with patch_module_args({**given, **options}), pytest.raises(Ended) as ended:
-            pinned_file.main()
-        return ended.value.results
+        return run_module(pinned_file.main, {**given, **options})
 
     return call
 

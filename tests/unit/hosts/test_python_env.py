@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 
 from python_plugins.modules.hosts import python_env
+from tests.helpers.module_runs import run_module
 
 # Writes down what it is asked and told. "Installs" a module for each word of the file `modules`, or prints `fails`.
 UV = """#!/bin/sh
@@ -22,14 +22,6 @@ echo "Resolved 1 package in 2ms"
 site=$(echo "$4" | sed s,bin/python,lib/python*/site-packages,)
 for module in $(cat modules); do echo "${module#*:}" >$(echo $site)/${module%%:*}.py; done
 """
-
-
-class Ended(Exception):
-    """The module has ended with these results."""
-
-    def __init__(self, results: dict[str, Any]) -> None:
-        super().__init__(results.get("msg"))
-        self.results = results
 
 
 class Host:
@@ -58,21 +50,11 @@ class Host:
             "python": sys.executable,
             "imports": ["json", "engine"],
         }
-        with patch_module_args({**given, **options}), pytest.raises(Ended) as ended:
-            python_env.main()
-        return ended.value.results
+        return run_module(python_env.main, {**given, **options})
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    def end(self: Any, **results: Any) -> None:
-        raise Ended(results)
-
-    def fail(self: Any, msg: str, **results: Any) -> None:
-        raise Ended({"failed": True, "msg": msg, **results})
-
-    monkeypatch.setattr(python_env.AnsibleModule, "exit_json", end)
-    monkeypatch.setattr(python_env.AnsibleModule, "fail_json", fail)
     monkeypatch.setattr(python_env.os, "umask", lambda mask: mask)
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
         monkeypatch.delenv(name)

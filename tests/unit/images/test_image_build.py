@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 
 from python_plugins.modules.images import image_build
+from tests.helpers.module_runs import run_module
 
 PUSHED = "sha256:" + "1" * 64
 RECORDED = "sha256:" + "2" * 64
@@ -37,14 +37,6 @@ case "$1" in
     esac; done ;;
 esac
 """.replace("SUM", PUSHED)
-
-
-class Ended(Exception):
-    """The module has ended with these results."""
-
-    def __init__(self, results: dict[str, Any]) -> None:
-        super().__init__(results.get("msg"))
-        self.results = results
 
 
 class Host:
@@ -85,22 +77,12 @@ class Host:
             "password": "pass-word",
             "authority": "certificate",
         }
-        with patch_module_args({**given, **options}), pytest.raises(Ended) as ended:
-            image_build.main()
-        return ended.value.results
+        return run_module(image_build.main, {**given, **options})
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    def end(self: Any, **results: Any) -> None:
-        raise Ended(results)
-
-    def fail(self: Any, msg: str, **results: Any) -> None:
-        raise Ended({"failed": True, "msg": msg, **results})
-
     made = Host(tmp_path)
-    monkeypatch.setattr(image_build.AnsibleModule, "exit_json", end)
-    monkeypatch.setattr(image_build.AnsibleModule, "fail_json", fail)
     monkeypatch.setattr(image_build.AnsibleModule, "tmpdir", str(tmp_path / "tmp"), raising=False)
     monkeypatch.setattr(image_build.Registry, "digest", lambda self, name, version: made.registry.get(version))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")

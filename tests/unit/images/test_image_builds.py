@@ -179,7 +179,10 @@ STEP = "[2/3] STEP 4/7: RUN pip install --require-hashes && python3 -c \"assert 
             ],
             "Failed to download `ray==2.60.0`: Hash mismatch for `ray==2.60.0`; the package index has other files",
         ),
-        (["E: Failed to fetch http://deb.example/wget.deb  404"], "set images_base.vllm-cpu to an image that already"),
+        (
+            ["E: Failed to fetch http://mirror.example/wget.deb  404"],
+            "set images_base.vllm-cpu to an image that already",
+        ),
         (["E: Unable to locate package wget"], "set images_base.vllm-cpu to an image that already has"),
         (["/bin/sh: 1: apt-get: not found"], "set images_base.vllm-cpu to an image that already has"),
         (["libnuma.so.1 => not found"], "libnuma.so.1 => not found; set images_base.vllm-cpu"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import urllib.request
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -32,6 +33,15 @@ def pip_settings(listing: str) -> dict[str, str]:
                 if key in SETTINGS + CERTIFICATES:
                     found[key] = str(ast.literal_eval(value))
     return found
+
+
+def answers(url: str) -> bool:
+    """Whether a package index has torch; asked for five seconds at most, as uv tries for minutes."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/torch/", method="HEAD"), timeout=5):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def local_path(word: str) -> str:
