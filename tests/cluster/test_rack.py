@@ -235,6 +235,7 @@ def test_an_update_goes_cell_by_cell_and_no_request_fails(cluster: Cluster) -> N
     assert all(after[cell] != before[cell] for cell in before)
 
 
+@pytest.mark.long("two minutes; units know the decision")
 def test_what_a_new_operator_writes_over_old_pods_is_not_taken_for_what_runs(cluster: Cluster) -> None:
     """A run died after it had changed a RayService; then another version of the operator rewrote its RayCluster."""
     space = ("-n", serving.NAMESPACE)
@@ -423,7 +424,9 @@ def test_missing_and_stale_definitions_are_named_and_come_back(cluster: Cluster)
     turned = replace(cluster, folder=cluster.folder.parent / "elsewhere" / "inventory", agents=cluster.agents[::-1])
     turned.write()
     printed = turned.play("playbooks/cluster.yml", "-e", "batch=100%")
-    assert changed(printed) == 1, printed[-6000:]
+    # The test cluster's server signs a certificate for the administrator each time it starts.
+    tasks = set(re.findall(r"^  changed  .*?: (.*?)(?:  \(\d+ s\))?$", printed, re.MULTILINE))
+    assert tasks - {"Ensure the controller has the kubeconfig"} == {"Ensure the CRDs are those of the chart"}, tasks
     path = "jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.entrypoint.type}"
     assert cluster.kubectl("get", "crd", "rayjobs.ray.io", "-o", path) == "string"
     cluster.serve_only("gateway", "health")
