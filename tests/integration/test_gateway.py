@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -435,10 +436,10 @@ def test_both_haproxies_accept_the_configuration(beside: Beside) -> None:
         assert "WARNING" not in done.stderr, done.stderr
 
 
-def test_reloads_fail_no_request_and_cut_no_stream(beside: Beside) -> None:
-    """Twenty in five seconds, with connections that are kept; the stream is older than all time-outs when it ends."""
+def reloaded(beside: Beside, reloads: int, pause_s: float) -> tuple[Counter[int], Counter[str]]:
+    """Reload under load: the statuses of requests on connections that are kept, and the last lines of streams."""
     url, key = f"{beside.url}/v1/chat/completions", {"Authorization": f"Bearer {KEY}"}
-    until = time.monotonic() + 7
+    until = time.monotonic() + reloads * pause_s + 2
 
     def ask() -> list[int]:
         with httpx.Client(headers=key, timeout=20) as client:
@@ -447,21 +448,36 @@ def test_reloads_fail_no_request_and_cut_no_stream(beside: Beside) -> None:
                 found.append(client.post(url, json={**BODY, "think_s": 0.02}).status_code)
             return found
 
-    def stream() -> str:
-        body = {**BODY, "stream": True, "pieces": 14}
-        with httpx.stream("POST", url, json=body, headers=key, timeout=20) as response:
-            return [line for line in response.iter_lines() if line][-1]
+    def stream() -> list[str]:
+        found, body = [], {**BODY, "stream": True, "pieces": 14}
+        while time.monotonic() < until - 4:
+            with httpx.stream("POST", url, json=body, headers=key, timeout=20) as response:
+                found.append([line for line in response.iter_lines() if line][-1])
+        return found
 
     with ThreadPoolExecutor(8) as pool:
         streamed = pool.submit(stream)
         plain = [pool.submit(ask) for _ in range(6)]
-        for _ in range(20):
-            time.sleep(0.25)
+        for _ in range(reloads):
+            time.sleep(pause_s)
             beside.reload()
-        answers = [status for each in plain for status in each.result()]
-        assert streamed.result() == "data: [DONE]"
-    assert len(answers) > 100
-    assert set(answers) == {200}
+        return Counter(status for each in plain for status in each.result()), Counter(streamed.result())
+
+
+def test_reloads_fail_no_request_and_cut_no_stream(beside: Beside) -> None:
+    """Twenty in five seconds; the stream is older than all time-outs when it ends."""
+    statuses, ends = reloaded(beside, 20, 0.25)
+    assert set(statuses) == {200}
+    assert statuses[200] > 100
+    assert set(ends) == {"data: [DONE]"}
+
+
+@pytest.mark.long("four minutes; twenty reloads show the same")
+def test_a_thousand_reloads(beside: Beside) -> None:
+    statuses, ends = reloaded(beside, 1000, 0.2)
+    print(f"{statuses} requests, {ends} streams")
+    assert set(statuses) == {200}
+    assert set(ends) == {"data: [DONE]"}
 
 
 def test_a_client_that_disconnects_ends_the_request_to_the_cell(beside: Beside) -> None:

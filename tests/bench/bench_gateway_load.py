@@ -1,0 +1,269 @@
+"""The gateway under load beside its cells asked directly, and beside another router: they take turns in one run.
+
+python tests/bench/bench_gateway_load.py [--clients 1 64 512] [--streams 64 512 2000] [--seconds 5] [--router PROGRAM]
+
+Installs a gateway for a plan with a context of 128k into a folder of its own (ports 24000 to 24029), over four
+stand-ins: plain answers come from a HAProxy that returns a fixed text, streams from an asyncio server with 40 pieces,
+0.25 s apart. Plain load is made by wrk (apt-get install wrk). --router is a vllm-router (PyPI). Ends with large bodies
+among small ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "python_plugins" / "module_utils")]
+
+from heteroserve.common import processes  # noqa: E402
+
+KEY = "sk-bench"
+GATEWAY, ROUTER, PLAIN, STREAMS = 24000, 24002, 24010, 24020
+CONTEXT = 131072
+LIMIT = CONTEXT * 8  # bytes of a body
+PIECES, PAUSE_S = 40, 0.25
+BODY = {"model": "a", "messages": [{"role": "user", "content": "x" * 200}]}
+ANSWER = json.dumps({"choices": [{"message": {"content": "y" * 500}}]})
+
+
+def plan(first_port: int) -> dict[str, object]:
+    """Four cells of one model."""
+    cell = {"model": "a", "hosts": ["local"], "address": "127.0.0.1", "weight": 128, "replicas": [{}]}
+    return {
+        "models": [{"name": "a", "context": CONTEXT, "chat": True, "backend": "model-a"}],
+        "cells": [
+            {**cell, "name": f"a-{i}", "ports": {"serve": first_port + i}, "limits": {"max_num_seqs": 1024}}
+            for i in range(4)
+        ],
+        "gateway": {"hosts": ["local"], "body_bytes": LIMIT + 16384},
+    }
+
+
+def install(folder: Path, first_port: int) -> None:
+    """A gateway that runs when this returns."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.json").write_text(json.dumps(plan(first_port)))
+    keys = [{"name": "bench", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}]
+    given = {"gateway_api_keys": keys, "gateway_port": GATEWAY, "gateway_stats_port": GATEWAY + 1}
+    subprocess.run(
+        [str(ROOT / "heteroserve"), "run", "playbooks/gateway.yml", "-e", json.dumps(given)],
+        env={**os.environ, "HETEROSERVE_STATE": str(folder), "ANSIBLE_CACHE_PLUGIN_CONNECTION": f"{folder}-facts"},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    time.sleep(3)
+
+
+@contextmanager
+def plain_cells(folder: Path, haproxy: str) -> Iterator[None]:
+    """Cells that answer a fixed text at once."""
+    (folder / "answer.json").write_text(ANSWER)
+    binds = "\n".join(f"    bind 127.0.0.1:{PLAIN + i}" for i in range(4))
+    (folder / "cells.cfg").write_text(
+        "global\n    maxconn 20000\n    tune.bufsize 32768\ndefaults\n    mode http\n    timeout client 60s\n"
+        f"    timeout connect 1s\n    timeout server 60s\nfrontend cells\n{binds}\n"
+        f"    http-request return status 200 content-type application/json file {folder}/answer.json\n"
+    )
+    with subprocess.Popen([haproxy, "-db", "-f", str(folder / "cells.cfg")], stderr=subprocess.DEVNULL) as process:
+        time.sleep(1)
+        yield
+        process.terminate()
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A stream for every POST, an empty answer for every GET; a body of any length is read."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        if length:
+            await reader.readexactly(int(length[1]))
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
+        if head.startswith(b"GET"):
+            writer.write(b"Content-Length: 0\r\n\r\n")
+        else:
+            writer.write(b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for _ in range(PIECES):
+                writer.write(b"1c\r\ndata: " + b"z" * 20 + b"\n\n\r\n")
+                await writer.drain()
+                await asyncio.sleep(PAUSE_S)
+            writer.write(b"0\r\n\r\n")
+        await writer.drain()
+    except (ConnectionError, asyncio.IncompleteReadError):
+        pass
+    finally:
+        writer.close()
+
+
+def _serve_streams() -> None:
+    async def serve() -> None:
+        servers = [await asyncio.start_server(_answer, "127.0.0.1", STREAMS + i, backlog=4096) for i in range(4)]
+        await asyncio.gather(*(server.serve_forever() for server in servers))
+
+    asyncio.run(serve())
+
+
+def request(body: dict[str, object]) -> bytes:
+    """As a client sends it."""
+    data = json.dumps(body).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nConnection: close"
+    return f"{head}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+
+
+async def stream(port: int, text: bytes) -> tuple[float, bool]:
+    """Seconds to the first piece, and whether all pieces came."""
+    began = time.monotonic()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(text)
+        await reader.readuntil(b"data: ")
+        first = time.monotonic() - began
+        rest = await reader.read(-1)
+        writer.close()
+    except (OSError, asyncio.IncompleteReadError):
+        return time.monotonic() - began, False
+    return first, rest.count(b"data: ") == PIECES - 1
+
+
+async def streams(port: int, count: int, state: Path) -> tuple[float, int, float]:
+    """Streams that begin within two seconds.
+
+    Returns the 95th percentile of the time to their first piece, how many failed, and MiB of the gateway meanwhile.
+    """
+
+    async def late(number: int) -> tuple[float, bool]:
+        await asyncio.sleep(2 * number / count)
+        return await stream(port, request({**BODY, "stream": True}))
+
+    running = asyncio.gather(*(late(number) for number in range(count)))
+    held = 0.0
+    while not running.done():
+        held = max(held, memory(state))
+        await asyncio.sleep(1)
+    found = running.result()
+    return statistics.quantiles([first for first, _ in found], n=20)[-1], sum(not whole for _, whole in found), held
+
+
+def plain(port: int, clients: int, seconds: int, script: Path) -> tuple[float, int]:
+    """Requests a second, and how many failed."""
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "-s", str(script), f"http://127.0.0.1:{port}"]
+    printed = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
+    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", printed)
+    (rate,) = re.findall(r"Requests/sec: +([\d.]+)", printed)
+    return float(rate), int(failed[1]) if failed else 0
+
+
+def memory(state: Path) -> float:
+    """MiB that the gateway's processes hold, shared pages counted once."""
+    total = 0
+    for pid, name in processes.members(processes.INSTALLATION, str(state)).items():
+        if name.startswith("haproxy"):
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += int(re.search(r"^Pss: +(\d+)", rollup, re.MULTILINE)[1])  # type: ignore[index]
+    return total / 1024
+
+
+async def large_among_small() -> str:
+    """Latency of small requests (40 streams one after another) alone and beside eight large ones at a time."""
+    small = request({**BODY, "stream": True})
+    sizes = (100_000, 500_000, LIMIT - 1000)
+
+    async def firsts() -> list[float]:
+        return [(await stream(GATEWAY, small))[0] for _ in range(3)]
+
+    async def many() -> float:
+        found = await asyncio.gather(*(firsts() for _ in range(20)))
+        return statistics.median([first for each in found for first in each])
+
+    alone = await many()
+    bodies = {size: request({**BODY, "stream": True, "pad": "x" * size}) for size in sizes}
+    beside = [asyncio.create_task(stream(GATEWAY, bodies[size])) for size in sizes for _ in range(8)]
+    together = await many()
+    found = await asyncio.gather(*beside)
+    per_size = {size: statistics.median(first for first, _ in found[8 * i : 8 * i + 8]) for i, size in enumerate(sizes)}
+    rows = "\n".join(f"  large, {size:>9,} bytes: {first * 1000:7.1f} ms" for size, first in per_size.items())
+    failed = sum(not whole for _, whole in found)
+    return (
+        f"first piece of small requests: {alone * 1000:.1f} ms alone, {together * 1000:.1f} ms beside 24 large ones,"
+        f" of which {failed} failed\n{rows}"
+    )
+
+
+@contextmanager
+def router(program: str, first_port: int) -> Iterator[None]:
+    """Another router over the same cells."""
+    urls = [f"http://127.0.0.1:{first_port + i}" for i in range(4)]
+    command = [program, "--host", "127.0.0.1", "--port", str(ROUTER), "--policy", "round_robin", "--worker-urls", *urls]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        time.sleep(5)
+        yield
+        process.terminate()
+
+
+def main() -> None:
+    """Print tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 64, 512])
+    parser.add_argument("--streams", type=int, nargs="+", default=[64, 512, 2000])
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--haproxy", default=shutil.which("haproxy") or "/usr/sbin/haproxy")
+    parser.add_argument("--router")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="hs-bench-") as name:
+        folder, state = Path(name), Path(name) / "state"
+        script = folder / "post.lua"
+        script.write_text(
+            f"wrk.method='POST' wrk.path='/v1/chat/completions' wrk.body='{json.dumps(BODY)}'"
+            f" wrk.headers['Authorization']='Bearer {KEY}' wrk.headers['Content-Type']='application/json'"
+        )
+        try:
+            with plain_cells(folder, asked.haproxy):
+                install(state, PLAIN)
+                ways = {"gateway": GATEWAY, "direct": PLAIN}
+                with router(asked.router, PLAIN) if asked.router else tempfile.TemporaryDirectory():
+                    if asked.router:
+                        ways["router"] = ROUTER
+                    print(f"{'plain, clients':<16}" + "".join(f"{way + ' req/s':>16}" for way in ways) + "   failed")
+                    for clients in asked.clients:
+                        found: dict[str, list[tuple[float, int]]] = {way: [] for way in ways}
+                        for _ in range(asked.rounds):
+                            for way, port in ways.items():
+                                found[way].append(plain(port, clients, asked.seconds, script))
+                        rates = "".join(f"{statistics.median(r for r, _ in each):>16,.0f}" for each in found.values())
+                        print(f"{clients:<16}{rates}   {sum(failed for _, failed in found['gateway'])}", flush=True)
+            server = multiprocessing.Process(target=_serve_streams, daemon=True)
+            server.start()
+            install(state, STREAMS)
+            ways = {"gateway": GATEWAY, "direct": STREAMS}
+            with router(asked.router, STREAMS) if asked.router else tempfile.TemporaryDirectory():
+                if asked.router:
+                    ways["router"] = ROUTER
+                print(f"{'streams':<16}" + "".join(f"{way + ' p95 ms':>16}" for way in ways) + "   failed  MiB")
+                for count in asked.streams:
+                    results = {way: asyncio.run(streams(port, count, state)) for way, port in ways.items()}
+                    row = "".join(f"{first * 1000:>16,.0f}" for first, _, _ in results.values())
+                    _, failed, held = results["gateway"]
+                    print(f"{count:<16}{row}   {failed:>6}  {held:.0f}", flush=True)
+            print(asyncio.run(large_among_small()))
+            server.terminate()
+        finally:
+            processes.end(processes.INSTALLATION, str(state), grace_s=5)
+
+
+if __name__ == "__main__":
+    main()
