@@ -261,8 +261,11 @@ def test_what_a_new_operator_writes_over_old_pods_is_not_taken_for_what_runs(clu
     assert cluster.kubectl(*claims) == wanted[cell]
 
 
-def test_an_update_that_fails_stops_and_is_taken_back(cluster: Cluster) -> None:
-    """The first cell is brought back to what it was, the second is not touched, and clients notice nothing."""
+def test_an_update_that_fails_stops_and_is_taken_back(cluster: Cluster, pytestconfig: pytest.Config) -> None:
+    """The first cell is brought back to what it was, the second is not touched, and clients notice nothing.
+
+    With --long also: the next run finds nothing to do but to plan.
+    """
     before = serving.specs(cluster)
     cluster.settings["models"][0]["engine_args"]["max_modle_len"] = 1
     cluster.write()
@@ -282,10 +285,12 @@ def test_an_update_that_fails_stops_and_is_taken_back(cluster: Cluster) -> None:
     assert f"Not done: update {serving.planned(cluster)[1]}" in said
     del cluster.settings["models"][0]["engine_args"]["max_modle_len"]
     cluster.write()
-    again = cluster.serve_only()
-    assert re.findall(r"changed=([1-9]\d*)", again) == ["1"], "the plan alone changes: the cells are what they were"
+    if pytestconfig.getoption("--long"):
+        again = cluster.serve_only()
+        assert re.findall(r"changed=([1-9]\d*)", again) == ["1"], "the plan alone changes: the cells are what they were"
 
 
+@pytest.mark.long("a minute; a host that is lost takes its pods along")
 def test_a_pod_is_deleted(cluster: Cluster) -> None:
     name = serving.pods(cluster)[0]["metadata"]["name"]
     disturbed(cluster, "a Ray pod deleted", lambda: cluster.kubectl("-n", "heteroserve", "delete", "pod", name))

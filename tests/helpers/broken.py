@@ -138,6 +138,7 @@ BREAKS = {
         # cluster gives it no authority there; K3s is expected to, which was not tried.
         rf"{HOST} cannot get the image .*{'0' * 64} .*(the registry has no such image|does not trust the registry)",
         _image,
+        long=ONE_MORE,
     ),
     "four GPUs where none is": Break(
         rf"does not fit: it asks for 4 of nvidia.com/gpu; {HOST} offers none: is its driver loaded",
