@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.conftest import ROOT, missing
 
 # test_rack runs these roles on such hosts in check mode and twice; --long does it here too.
-SHOWN_BY_THE_RACK = {"gateway", "host_prep", "stores"}
+SHOWN_BY_THE_RACK = {"gateway", "host_prep"}
 SET = str(30 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
 MADE = ROOT / ".cache" / "testcluster"
 

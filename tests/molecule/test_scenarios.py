@@ -11,16 +11,15 @@ from tests.cluster.conftest import ROOT
 from .test_kernel_scenarios import SCENARIOS as WITH_THE_KERNEL
 
 SCENARIOS = sorted({path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")} - {"default"})
-ALONE = {"gateway"}  # its clients time how soon a lost host is noticed
+MARKS = {
+    "gateway": pytest.mark.alone,  # its clients time how soon a lost host is noticed
+    "stores": pytest.mark.long("seven minutes; the rack has both stores, units the copy of weights"),
+}
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.alone) if name in ALONE else name
-        for name in SCENARIOS
-        if name not in WITH_THE_KERNEL
-    ],
+    [pytest.param(name, marks=MARKS.get(name, ())) for name in SCENARIOS if name not in WITH_THE_KERNEL],
 )
 def test_scenario(name: str, passes: Callable[[str], None]) -> None:
     passes(name)
