@@ -204,13 +204,17 @@ async def large_among_small() -> str:
 
 
 @contextmanager
-def router(program: str, first_port: int) -> Iterator[None]:
-    """Another router over the same cells."""
+def routes(router: str | None, first_port: int) -> Iterator[dict[str, int]]:
+    """Ports of what is compared: the gateway, a cell asked directly and, if there is one, another router."""
+    ports = {"gateway": GATEWAY, "direct": first_port}
+    if not router:
+        yield ports
+        return
     urls = [f"http://127.0.0.1:{first_port + i}" for i in range(4)]
-    command = [program, "--host", "127.0.0.1", "--port", str(ROUTER), "--policy", "round_robin", "--worker-urls", *urls]
+    command = [router, "--host", "127.0.0.1", "--port", str(ROUTER), "--policy", "round_robin", "--worker-urls", *urls]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         time.sleep(5)
-        yield
+        yield {**ports, "router": ROUTER}
         process.terminate()
 
 
@@ -234,10 +238,7 @@ def main() -> None:
         try:
             with plain_cells(folder, asked.haproxy):
                 install(state, PLAIN)
-                ways = {"gateway": GATEWAY, "direct": PLAIN}
-                with router(asked.router, PLAIN) if asked.router else tempfile.TemporaryDirectory():
-                    if asked.router:
-                        ways["router"] = ROUTER
+                with routes(asked.router, PLAIN) as ways:
                     print(f"{'plain, clients':<16}" + "".join(f"{way + ' req/s':>16}" for way in ways) + "   failed")
                     for clients in asked.clients:
                         found: dict[str, list[tuple[float, int]]] = {way: [] for way in ways}
@@ -249,10 +250,7 @@ def main() -> None:
             server = multiprocessing.Process(target=_serve_streams, daemon=True)
             server.start()
             install(state, STREAMS)
-            ways = {"gateway": GATEWAY, "direct": STREAMS}
-            with router(asked.router, STREAMS) if asked.router else tempfile.TemporaryDirectory():
-                if asked.router:
-                    ways["router"] = ROUTER
+            with routes(asked.router, STREAMS) as ways:
                 print(f"{'streams':<16}" + "".join(f"{way + ' p95 ms':>16}" for way in ways) + "   failed  MiB")
                 for count in asked.streams:
                     results = {way: asyncio.run(streams(port, count, state)) for way, port in ways.items()}
