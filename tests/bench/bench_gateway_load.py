@@ -75,14 +75,16 @@ def plain_cells(folder: Path, haproxy: str) -> Iterator[None]:
     (folder / "answer.json").write_text(ANSWER)
     binds = "\n".join(f"    bind 127.0.0.1:{PLAIN + i}" for i in range(4))
     (folder / "cells.cfg").write_text(
-        "global\n    maxconn 20000\n    tune.bufsize 32768\ndefaults\n    mode http\n    timeout client 60s\n"
+        "global\n    maxconn 8000\n    tune.bufsize 32768\ndefaults\n    mode http\n    timeout client 60s\n"
         f"    timeout connect 1s\n    timeout server 60s\nfrontend cells\n{binds}\n"
         f"    http-request return status 200 content-type application/json file {folder}/answer.json\n"
     )
     with subprocess.Popen([haproxy, "-db", "-f", str(folder / "cells.cfg")], stderr=subprocess.DEVNULL) as process:
-        time.sleep(1)
-        yield
-        process.terminate()
+        try:
+            time.sleep(1)
+            yield
+        finally:
+            process.terminate()
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -213,9 +215,11 @@ def routes(router: str | None, first_port: int) -> Iterator[dict[str, int]]:
     urls = [f"http://127.0.0.1:{first_port + i}" for i in range(4)]
     command = [router, "--host", "127.0.0.1", "--port", str(ROUTER), "--policy", "round_robin", "--worker-urls", *urls]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        time.sleep(5)
-        yield {**ports, "router": ROUTER}
-        process.terminate()
+        try:
+            time.sleep(5)
+            yield {**ports, "router": ROUTER}
+        finally:
+            process.terminate()
 
 
 def main() -> None:
