@@ -15,6 +15,7 @@ options:
   name: {description: The model's name., type: str, required: true}
   path: {description: Folder of the weights on this host., type: path, required: true}
   origin: {description: Folder that the operator names as the source., type: path}
+  reader: {description: Uid and gid of the user that has to be able to read O(origin)., type: int}
   files: {description: Size and sha256 of each file as M(model_manifest) returns them., type: dict, required: true}
   url: {description: Where the store offers the folder; nothing on the store's own host., type: str}
   store: {description: "Name of the store's host, for sentences.", type: str, required: true}
@@ -62,6 +63,7 @@ from ansible.module_utils.heteroserve.models.weights import (
     fault_of_files,
     note,
     read_manifest,
+    unreadable,
 )
 
 # rsync's exit codes that another attempt may get past: sockets, streams and time-outs.
@@ -212,6 +214,8 @@ def own_folder(module: AnsibleModule, origin: Path, target: Path) -> None:
                 f"models: {module.params['name']}: {origin} on this host is not what {module.params['store']} has there"
                 f" ({wrong[0]} differs): make them the same, or remove it here so that it is copied"
             )
+    if not fault and module.params["reader"]:
+        fault = unreadable(module.params["name"], origin, module.params["reader"])
     if fault:
         module.fail_json(msg=fault)
     size = sum(path.stat().st_size for path in contents(origin))
@@ -230,6 +234,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "path": {"type": "path", "required": True},
             "origin": {"type": "path"},
+            "reader": {"type": "int"},
             "files": {"type": "dict", "required": True},
             "url": {"type": "str"},
             "store": {"type": "str", "required": True},

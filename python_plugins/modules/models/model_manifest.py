@@ -13,6 +13,7 @@ description:
 options:
   name: {description: The model's name., type: str, required: true}
   path: {description: Folder of the weights., type: path, required: true}
+  reader: {description: Uid and gid of the user that has to be able to read the weights., type: int}
   manifest: {description: File that keeps what was found., type: path, required: true}
 extends_documentation_fragment: [progress]
 author: [HeteroServe (@heteroserve)]
@@ -45,6 +46,7 @@ from ansible.module_utils.heteroserve.models.weights import (
     note,
     read_manifest,
     unchanged,
+    unreadable,
 )
 
 
@@ -54,6 +56,7 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "path": {"type": "path", "required": True},
+            "reader": {"type": "int"},
             "manifest": {"type": "path", "required": True},
             "progress_path": {"type": "path"},
         },
@@ -63,6 +66,8 @@ def main() -> None:
     if not folder.is_dir():
         module.exit_json(changed=False, files={}, bytes=0)
     fault = fault_of_files(name, folder)
+    if not fault and module.params["reader"]:
+        fault = unreadable(name, folder, module.params["reader"])
     if fault:
         module.fail_json(msg=fault)
     root = folder.resolve()

@@ -66,6 +66,23 @@ def fault_of_files(name: str, folder: Path) -> str | None:
     return None
 
 
+def unreadable(name: str, folder: Path, user: int) -> str | None:
+    """A sentence if a user (uid and gid) may not read a folder of weights; None if it may.
+
+    Folders above it do not matter: a pod gets the folder itself.
+    """
+    for path in (folder, *sorted(folder.rglob("*"))):
+        found = path.stat()
+        needed = 0o5 if path.is_dir() else 0o4
+        shift = 6 if found.st_uid == user else 3 if found.st_gid == user else 0
+        if found.st_mode >> shift & needed != needed:
+            return (
+                f"models: {name}: {path} is not readable for user {user}, as which engines run:"
+                f" chmod -R a+rX {folder} on this host"
+            )
+    return None
+
+
 def contents(folder: Path) -> list[Path]:
     """The files of a folder of weights that count, in a fixed order."""
     return [
