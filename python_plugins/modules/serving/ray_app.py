@@ -174,9 +174,14 @@ def main() -> None:
     same = details is not None and up_to_date(details, wanted)
     if module.check_mode:
         module.exit_json(changed=not same, url=url, waited_s=0.0)
-    changed = not same or not verdict(details or {}, cell.name).ok
-    if not same:
+    before = verdict(details or {}, cell.name)
+    changed = not same or not before.ok
+    # Serve does not try again what it failed to deploy, neither by itself nor if it is given the same once more.
+    given_up = same and before.done and not before.ok
+    if not same or given_up:
         try:
+            if given_up:
+                serve.put({**wanted, "applications": []})
             serve.put(wanted)
         except (ValueError, OSError) as fault:
             module.fail_json(msg=f"{cell.name}: {fault}")

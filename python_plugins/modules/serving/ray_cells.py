@@ -9,8 +9,9 @@ short_description: Compare the cells of a K3s cluster with the plan and return t
 description:
   - Builds the objects of each cell of the plan, reads what the cluster has, and returns the steps between the two, each
     to be carried out by M(ray_cell) and to be seen answering before the next begins. Changes nothing.
-  - Waits for cells that should stay as they are and are only starting, because whether a cell answers decides about
-    the order. Fails before anything is changed where Kubernetes or KubeRay would refuse a cell.
+  - Waits for cells that should stay as they are and are only starting, because whether a cell answers decides about the
+    order. A cell that Serve failed to start in an earlier run is started again. Fails before anything is changed where
+    Kubernetes or KubeRay would refuse a cell.
   - Runs on the controller.
 options:
   plan: {description: The plan., type: dict, required: true}
@@ -78,29 +79,38 @@ from ansible.module_utils.heteroserve.serving.names import CELL
 from ansible.module_utils.heteroserve.serving.objects import cell_objects, restorable, shared_objects
 from ansible.module_utils.heteroserve.serving.settings import Settings, faults
 from ansible.module_utils.heteroserve.serving.updates import Step, decide, running_cells, wanted_cell
-from ansible.module_utils.heteroserve.serving.waiting import Patience
+from ansible.module_utils.heteroserve.serving.waiting import Patience, is_given_up
 
 Object = dict[str, Any]
 POLL_S = 3.0
 
 
-def settled(cluster: Cluster, plan: Plan, specs: dict[str, str], timeout: int, progress: Progress) -> dict[str, str]:
-    """Wait for cells that run what they should, and are only starting; those that do not get there, and why."""
+def settled(
+    cluster: Cluster, plan: Plan, specs: dict[str, str], timeout: int, progress: Progress
+) -> tuple[dict[str, str], set[str]]:
+    """Wait for cells that run what they should, and are only starting.
+
+    Returns those that do not get there, and why; and those that Serve has given up. These are to be started again: what
+    was wrong may have been repaired outside of the plan, as where weights could not be read.
+    """
     began = time.time()
     waiting = {cell.name: (cell, Patience(timeout)) for cell in plan.cells if cell.name in specs}
     silent: dict[str, str] = {}
+    given_up: set[str] = set()
     while waiting:
         for name, (cell, patience) in list(waiting.items()):
             seen = cluster.evidence(name, cell.hosts, began, cell.limits.host_memory_bytes * len(cell.replicas))
             outlook = patience.judge(seen, specs[name])
             progress.say(f"{outlook.line[:160]} ({time.time() - began:.0f} s)")
-            if outlook.running or outlook.fault:
+            if outlook.running or outlook.fault or is_given_up(seen):
                 del waiting[name]
-            if outlook.fault:
+            if is_given_up(seen):
+                given_up.add(name)
+            elif outlook.fault:
                 silent[name] = outlook.fault
         if waiting:
             time.sleep(POLL_S)
-    return silent
+    return silent, given_up
 
 
 def surplus(cluster: Cluster, wanted: list[Object]) -> list[Object]:
@@ -165,12 +175,12 @@ def main() -> None:
         cell.name: cell.spec for cell in now if goal.get(cell.name) == cell.spec and cell.name not in asked["restart"]
     }
     timeout = 0 if module.check_mode else asked["timeout"]
-    silent = settled(cluster, plan, same, timeout, Progress(asked["progress_path"]))
-    running = {cell.name for cell in now} - set(silent)
+    silent, given_up = settled(cluster, plan, same, timeout, Progress(asked["progress_path"]))
+    running = {cell.name for cell in now} - set(silent) - given_up
     answering = running if asked["answering"] is None else set(asked["answering"]) & running
+    again = {*asked["restart"], *given_up}
     now = tuple(
-        replace(cell, answering=cell.name in answering, spec="" if cell.name in asked["restart"] else cell.spec)
-        for cell in now
+        replace(cell, answering=cell.name in answering, spec="" if cell.name in again else cell.spec) for cell in now
     )
     decision = decide(wanted, now)
     shared = shared_objects(plan, settings)

@@ -7,7 +7,7 @@ from typing import Any
 
 from heteroserve.cluster.evidence import Evidence
 from heteroserve.common.names import SPEC
-from heteroserve.serving.waiting import Patience, is_running
+from heteroserve.serving.waiting import Patience, is_given_up, is_running
 
 from tests.unit.serving.test_diagnosis import CELL, container, pod
 
@@ -40,6 +40,11 @@ def test_what_ran_before_does_not_count() -> None:
     assert not is_running(seen(pods=(ending, pod())), NEW)
     assert not is_running(seen(pods=()), NEW)
     assert not is_running(seen(status="DEPLOYING"), NEW)
+
+
+def test_serve_does_not_try_again_what_it_failed_to_deploy() -> None:
+    assert is_given_up(seen(status="DEPLOY_FAILED"))
+    assert not any(is_given_up(seen(status=status)) for status in ("RUNNING", "DEPLOYING", "UNHEALTHY", ""))
 
 
 def status(evidence: Evidence) -> dict[str, Any]:

@@ -6,8 +6,10 @@ Needs the package kubernetes, so it runs on the controller. Objects are dictiona
 from __future__ import annotations
 
 import math
+import time
 from datetime import UTC, datetime
 from importlib import import_module
+from typing import Any
 
 from ..cluster.api import connect, dynamic, kubernetes, pod_log
 from ..cluster.evidence import CRDS, Evidence, Object, ended, event_time, is_ready, pod_name, statuses, unix_time
@@ -16,6 +18,7 @@ from .names import CELL
 
 FIELD_MANAGER = "heteroserve"
 LOG_LINES = 200
+PHASE_S = 15  # after which the claim would be looked at again anyway
 CLOCKS_S = 60  # by which a host's clock may differ
 # Kind -> API version, of what cells are made of, in the order in which it is removed.
 KINDS = {
@@ -72,12 +75,27 @@ class Cluster:
             if refusal.status != 404:
                 raise
             self._dynamic.create(resource, body=wanted, field_manager=FIELD_MANAGER, **where)
+            if wanted["kind"] == "PersistentVolume":
+                self._wait_for_phase(resource, metadata["name"])
             return
         if wanted["kind"].startswith("PersistentVolume"):
             return  # another folder or host has another name, and nothing else of it may change
         kept = {key: found["metadata"][key] for key in ("resourceVersion", "finalizers") if found["metadata"].get(key)}
         body = {**wanted, "metadata": {**metadata, **kept}}
         self._dynamic.replace(resource, body=body, field_manager=FIELD_MANAGER, **where)
+
+    def _wait_for_phase(self, resource: Any, volume: str) -> None:
+        """Until Kubernetes has seen a volume, so that its claim is bound at once.
+
+        Its controller looks for the volume when it sees the claim. If it does not know it yet, the claim waits for the
+        next round, 15 s later (syncUnboundClaim in pkg/controller/volume/persistentvolume/pv_controller.go).
+        """
+        until = time.monotonic() + PHASE_S
+        while time.monotonic() < until:
+            phase = self._dynamic.get(resource, name=volume).to_dict().get("status", {}).get("phase")
+            if phase not in (None, "Pending"):
+                return
+            time.sleep(0.1)
 
     def remove(self, gone: Object, grace_s: int | None = None) -> None:
         """Have an object deleted; it may take a while to go, a pod as long as ``grace_s`` or else as it says itself."""

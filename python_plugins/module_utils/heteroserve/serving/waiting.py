@@ -54,6 +54,12 @@ class Patience:
         return now - self.since_s >= found.patience_s
 
 
+def is_given_up(evidence: Evidence) -> bool:
+    """Whether Serve has failed to start the cell and does not try again by itself."""
+    said = verdict(applications(evidence), evidence.cell)
+    return said.done and not said.ok
+
+
 def is_running(evidence: Evidence, spec: str) -> bool:
     """Whether the cell serves what ``spec`` says: its pods are made of it and ready, and no others are left.
 
