@@ -51,7 +51,7 @@ class Cell(ThreadingHTTPServer):
     """A stand-in for a cell: says who it is, keeps what it was asked, and can be ill."""
 
     daemon_threads = True
-    request_queue_size = 512  # the gateway opens a connection for each request
+    request_queue_size = 512  # a connection for each request that is in progress
 
     def __init__(self, port: int) -> None:
         self.healthy = True
