@@ -5,6 +5,7 @@ The K3s is the test cluster's (upstream Kubernetes in one binary): what is shown
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import yaml
@@ -24,6 +25,7 @@ STAGES = f"{DISCOVER},hosts,cluster"
 SERVE = f"{DISCOVER},images,models,serving,gateway,health"
 LIMIT_S = 900.0  # no playbook takes longer, on the slowest machine
 ROOT = Path(__file__).parents[2]
+MADE = ROOT / ".cache" / "testcluster"
 TESTCLUSTER = Path(os.environ.get("HETEROSERVE_TESTCLUSTER", ROOT.parent / "shared" / "testcluster"))
 TEST_IMAGE = "docker.io/rancher/mirrored-library-busybox:1.37.0"
 
@@ -39,6 +41,7 @@ class Cluster:
     retired: list[str] = field(default_factory=list)
     ever: set[str] = field(default_factory=set)  # hosts that were in the inventory at some time
     settings: dict[str, Any] = field(default_factory=dict)  # variables beyond molecule/inventory's
+    servers_serve: bool = False  # whether servers carry cells too
 
     @property
     def state(self) -> Path:
@@ -66,7 +69,7 @@ class Cluster:
         # Group variables are read in the order of their files' names.
         (self.folder / "group_vars" / "all" / "zz-test.yml").write_text(yaml.safe_dump(self.settings))
         groups: dict[str, Any] = {
-            "serving": self.agents or self.servers,
+            "serving": [*self.agents, *(self.servers if self.servers_serve or not self.agents else [])],
             "k3s_server": self.servers,
             "gateway": self.servers[:1],
         }
@@ -172,6 +175,19 @@ class Cluster:
         }
 
 
+def lock(what: str) -> IO[str]:
+    """Wait for a lock between the workers of pytest, and take it; closing it lets it go.
+
+    ``hosts``: while hosts are made, since the first to make some unpacks and builds what all sets share.
+    ``kernel``: while host_prep or kubelets set values of the kernel, which all hosts of this machine share. A role that
+    is taken away restores what it found: that must not be what another set of hosts has set, or relies on.
+    """
+    MADE.mkdir(parents=True, exist_ok=True)
+    taken = (MADE / f"{what}.lock").open("w")
+    fcntl.flock(taken, fcntl.LOCK_EX)
+    return taken
+
+
 def missing() -> str | None:
     """What this machine lacks for clusters."""
     if os.geteuid() != 0:
@@ -196,7 +212,8 @@ def clusters(number: int, servers: list[str], agents: list[str], folder: Path) -
         cluster.remove_hosts()
         cluster.agents[:] = agents
         cluster.write()
-        cluster.make_hosts()
+        with lock("hosts"):
+            cluster.make_hosts()
     yield cluster
     if not os.environ.get("HETEROSERVE_TEST_KEEP"):
         cluster.remove_hosts()

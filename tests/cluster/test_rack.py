@@ -1,7 +1,7 @@
-"""From three bare hosts to a Llama on one of them, through updates and losses under load, and back to bare hosts.
+"""From three bare hosts to two models on them, through updates and losses under load, and back to bare hosts.
 
-A Llama is served once, by the real engine. What follows does not depend on the engine, and runs with the one for tests,
-which starts as soon as Ray does.
+A Llama is served on the server, by the real engine. On the agents are two cells of a model that the engine for tests
+serves, which starts as soon as Ray does: updates and losses do not depend on the engine.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, Any
 
 import openai
 import pytest
 from heteroserve.plan.schema import Plan
 
-from tests.cluster.conftest import ROOT, Cluster, clusters
+from tests.cluster.conftest import ROOT, Cluster, clusters, lock
 from tests.helpers import broken, serving
 from tests.helpers.endpoint_behaviour import MODEL, EndpointBehaviour
 from tests.helpers.manifests import api_server_accepts, kuberay_makes_pods, spread
@@ -28,7 +29,6 @@ from tests.helpers.playbook_runs import changed
 from tests.helpers.requests_load import Load
 from tests.unit.serving.conftest import SETTINGS, plan_of_dell
 
-pytestmark = pytest.mark.alone
 HERE = Path(__file__).parent
 UPGRADE = "v1.34.4+k3s2"
 # Lines of snapshot.sh that differ after a reset and why that is right.
@@ -43,12 +43,31 @@ EXPLAINED = {
     r"nft table (ip|ip6) (nat|filter|mangle|raw)": "the same empty tables, as nft shows them",
 }
 BEFORE: dict[str, set[str]] = {}
+KERNEL: list[IO[str]] = []  # the lock, while values of the kernel are set or restored
 OBJECTS = "persistentvolumes,persistentvolumeclaims,networkpolicies"  # of a cell, beside its RayService
 QUIET_S = 8  # of load before and after what disturbs it
-WEIGHTS = {"card": "smollm2-135m", "context": 2048, "source": {"path": f"{serving.ON_THE_HOST}/smollm2"}}
-LLAMA = {**WEIGHTS, "name": MODEL, "dtype": "float32", "max_num_seqs": 8, "max_replicas": 1}
+WEIGHTS: dict[str, Any] = {
+    "card": "smollm2-135m",
+    "context": 2048,
+    "source": {"path": f"{serving.ON_THE_HOST}/smollm2"},
+}
+LLAMA: dict[str, Any] = {
+    **WEIGHTS,
+    "name": MODEL,
+    "dtype": "float32",
+    "max_num_seqs": 8,
+    "max_replicas": 1,
+    "hosts": ["server-1"],
+}
 # Streams take a second or two, so that some are under way whenever something happens.
-ECHO = {**WEIGHTS, "name": "echo", "engine": "echo", "max_num_seqs": 8, "engine_args": {"token_s": 0.2}}
+ECHO: dict[str, Any] = {
+    **WEIGHTS,
+    "name": "echo",
+    "engine": "echo",
+    "max_num_seqs": 8,
+    "max_replicas": 2,
+    "engine_args": {"token_s": 0.2},
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,27 +75,47 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     number = int(os.environ.get("HETEROSERVE_TEST_RACK", "10"))
     for made in clusters(number, ["server-1"], ["agent-1", "agent-2"], tmp_path_factory.mktemp("rack")):
         kept = made.state.with_name(f"before-{made.number}.json")
-        model = LLAMA
+        models = [LLAMA, ECHO]
         if os.environ.get("HETEROSERVE_TEST_REUSE"):
             plan = made.state / "plan.json"
-            model = ECHO if plan.exists() and '"engine": "echo"' in plan.read_text() else LLAMA
+            if plan.exists() and MODEL not in plan.read_text():
+                models = [ECHO]
         else:
             hosts = [*made.servers, *made.agents]
+            KERNEL.append(lock("kernel"))
             kept.write_text(json.dumps({host: sorted(snapshot(made, host)) for host in hosts}))
         BEFORE.update({host: set(lines) for host, lines in json.loads(kept.read_text()).items()})
         made.settings = {
             "images_base": dict.fromkeys(("vllm-cpu", "echo"), serving.base_image()),
             "serving_plan_options": {"port_base": 30000, "drivers_managed": True, "builds": ["vllm-cpu", "echo"]},
-            "models": [copy.deepcopy(model)],
+            "models": copy.deepcopy(models),
         }
+        made.servers_serve = True
         made.write()
         yield made
+    release_kernel()
+
+
+def release_kernel() -> None:
+    while KERNEL:
+        KERNEL.pop().close()
 
 
 def secrets(cluster: Cluster) -> dict[str, str]:
     """Secrets that were made for the cluster, by the names of their files."""
     folder = cluster.state / "secrets"
     return {path.name: path.read_text().strip() for path in folder.iterdir() if path.is_file()}
+
+
+def echo(cluster: Cluster) -> list[str]:
+    """Planned cells of the engine for tests."""
+    return [cell for cell in serving.planned(cluster) if cell.startswith(ECHO["name"])]
+
+
+def nodes_of(cluster: Cluster, model: str) -> list[str]:
+    """Hosts of a model's pods."""
+    found = [pod for pod in serving.pods(cluster) if pod["metadata"]["labels"]["heteroserve.io/cell"].startswith(model)]
+    return sorted(pod["spec"]["nodeName"] for pod in found)
 
 
 def stages(printed: str) -> str:
@@ -123,6 +162,7 @@ def test_bare_hosts_become_a_cluster(cluster: Cluster) -> None:
     assert cluster.ready() == {"server-1": True, "agent-1": True, "agent-2": True}
     found = cluster.kubectl("-n", "kuberay-operator", "get", "deployment", "kuberay-operator", "-o", "json")
     assert json.loads(found)["status"]["availableReplicas"] == 1
+    release_kernel()
 
 
 def test_the_api_server_accepts_the_plan(cluster: Cluster, plan: Plan) -> None:
@@ -135,7 +175,7 @@ def test_kuberay_makes_the_pods(cluster: Cluster, plan: Plan) -> None:
     print(f"{made.total()} pods of {len(made)} cells")
 
 
-def test_the_cluster_serves_a_llama(cluster: Cluster, client: openai.OpenAI) -> None:
+def test_the_cluster_serves_two_models(cluster: Cluster, client: openai.OpenAI) -> None:
     began = time.monotonic()
     print(stages(cluster.play("playbooks/images.yml")))
     images = json.loads((cluster.state / "engine-images.json").read_text())
@@ -144,8 +184,10 @@ def test_the_cluster_serves_a_llama(cluster: Cluster, client: openai.OpenAI) -> 
     printed = cluster.serve()
     print(f"{stages(printed)}\nfrom a cluster to an answer {time.monotonic() - began:.0f} s")
     assert re.search(rf"endpoint +{MODEL} +right .* Paris", printed)
+    assert re.search(r"endpoint +echo +right .* Paris", printed)
     assert serving.gateway_sees(cluster) == dict.fromkeys(serving.planned(cluster), "UP")
-    assert len(serving.pods(cluster)) == 1
+    assert nodes_of(cluster, MODEL) == ["server-1"]
+    assert nodes_of(cluster, "echo") == ["agent-1", "agent-2"]
 
 
 def test_a_second_run_changes_nothing_and_shows_no_secret(cluster: Cluster) -> None:
@@ -170,17 +212,18 @@ def disturbed(
     cluster: Cluster,
     what: str,
     disturb: Callable[[], object],
-    left: int = 2,
+    goes: int = 0,
     model: str = ECHO["name"],
     pace: float = 0.5,
 ) -> Load:
-    """Load on two cells while something happens, until all that are ``left`` are up; nothing may hang or be refused."""
-    serving.wait_until("all cells up", lambda: serving.all_up(cluster, 2))
+    """Load on two cells while something happens, until all but those that go are up; nothing may hang or be refused."""
+    cells = len(serving.planned(cluster))
+    serving.wait_until("all cells up", lambda: serving.all_up(cluster, cells))
     with Load(serving.endpoint(cluster), model, pace) as load:
         time.sleep(QUIET_S)
         began = time.monotonic()
         disturb()
-        serving.wait_until(f"all cells up after: {what}", lambda: serving.all_up(cluster, left))
+        serving.wait_until(f"all cells up after: {what}", lambda: serving.all_up(cluster, cells - goes))
         took = time.monotonic() - began
         time.sleep(QUIET_S)
     print(f"{what} ({took:.0f} s): {load.report()}")
@@ -192,10 +235,10 @@ def disturbed(
     return load
 
 
-@pytest.mark.long("a second Llama cell starts, and the replica again")
+@pytest.mark.long("three times other models on the hosts")
 def test_a_replica_is_killed(cluster: Cluster) -> None:
     """With the real engine: what becomes of requests that it was answering is up to the engine's server."""
-    del cluster.settings["models"][0]["max_replicas"]
+    cluster.settings["models"] = [{**LLAMA, "max_replicas": 2, "hosts": ["agent-1", "agent-2"]}]
     cluster.write()
     cluster.serve_elsewhere()
     name = serving.pods(cluster)[0]["metadata"]["name"]
@@ -209,30 +252,20 @@ def test_a_replica_is_killed(cluster: Cluster) -> None:
         serving.wait_until("the gateway sees that it is gone", lambda: not serving.all_up(cluster, 2), 60)
 
     disturbed(cluster, "a replica killed", disturb, model=MODEL, pace=2)
-
-
-def test_another_model_takes_its_place(cluster: Cluster) -> None:
-    """On both hosts, by another engine; nothing is left of the first."""
-    cluster.settings["models"] = [copy.deepcopy(ECHO)]
+    cluster.settings["models"] = copy.deepcopy([LLAMA, ECHO])
     cluster.write()
-    began = time.monotonic()
-    printed = cluster.serve_elsewhere()
-    print(f"{stages(printed)}\nanother model {time.monotonic() - began:.0f} s")
-    assert re.search(r"endpoint +echo +right .* Paris", printed)
-    assert serving.gateway_sees(cluster) == dict.fromkeys(serving.planned(cluster), "UP")
-    assert {pod["spec"]["nodeName"] for pod in serving.pods(cluster)} == {"agent-1", "agent-2"}
-    assert MODEL not in cluster.kubectl("get", OBJECTS, "-A", "-o", "name")
+    cluster.serve_elsewhere()
 
 
 def test_an_update_goes_cell_by_cell_and_no_request_fails(cluster: Cluster) -> None:
     before = serving.specs(cluster)
-    cluster.settings["models"][0]["max_num_seqs"] = 4
+    cluster.settings["models"][-1]["max_num_seqs"] = 4
     cluster.write()
     load = disturbed(cluster, "update of the model's arguments", lambda: upgrade(cluster))
     assert load.streamed.cut == []
     after = serving.specs(cluster)
     assert after.keys() == before.keys()
-    assert all(after[cell] != before[cell] for cell in before)
+    assert [cell for cell in before if after[cell] != before[cell]] == echo(cluster)
 
 
 @pytest.mark.long("two minutes; units know the decision")
@@ -240,7 +273,7 @@ def test_what_a_new_operator_writes_over_old_pods_is_not_taken_for_what_runs(clu
     """A run died after it had changed a RayService; then another version of the operator rewrote its RayCluster."""
     space = ("-n", serving.NAMESPACE)
     wanted = serving.specs(cluster)
-    cell = min(wanted)
+    cell = echo(cluster)[0]
     service = json.loads(cluster.kubectl(*space, "get", "rayservice", cell, "-o", "json"))
     head = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
     for marks in (service["metadata"]["annotations"], head["metadata"]["annotations"]):
@@ -267,7 +300,7 @@ def test_an_update_that_fails_stops_and_is_taken_back(cluster: Cluster, pytestco
     With --long also: the next run finds nothing to do but to plan.
     """
     before = serving.specs(cluster)
-    cluster.settings["models"][0]["engine_args"]["max_modle_len"] = 1
+    cluster.settings["models"][-1]["engine_args"]["max_modle_len"] = 1
     cluster.write()
     printed = []
 
@@ -282,8 +315,8 @@ def test_an_update_that_fails_stops_and_is_taken_back(cluster: Cluster, pytestco
     (said,) = [line for line in printed[0].splitlines() if "was brought back to what it was" in line]
     print(said)
     assert "max_modle_len" in said
-    assert f"Not done: update {serving.planned(cluster)[1]}" in said
-    del cluster.settings["models"][0]["engine_args"]["max_modle_len"]
+    assert f"Not done: update {echo(cluster)[1]}" in said
+    del cluster.settings["models"][-1]["engine_args"]["max_modle_len"]
     cluster.write()
     if pytestconfig.getoption("--long"):
         again = cluster.serve_only()
@@ -292,7 +325,7 @@ def test_an_update_that_fails_stops_and_is_taken_back(cluster: Cluster, pytestco
 
 @pytest.mark.long("a minute; a host that is lost takes its pods along")
 def test_a_pod_is_deleted(cluster: Cluster) -> None:
-    name = serving.pods(cluster)[0]["metadata"]["name"]
+    name = serving.pods(cluster, echo(cluster)[0])[0]["metadata"]["name"]
     disturbed(cluster, "a Ray pod deleted", lambda: cluster.kubectl("-n", "heteroserve", "delete", "pod", name))
 
 
@@ -329,11 +362,11 @@ def test_a_host_is_drained_for_maintenance_and_returned(cluster: Cluster) -> Non
 
     assert drain("present") > 0
     assert cordoned() == ["agent-2"]
-    assert sorted(serving.gateway_sees(cluster).values()) == ["DRAIN", "UP"]
+    assert sorted(serving.gateway_sees(cluster).values()) == ["DRAIN", "UP", "UP"]
     assert drain("present") == 0
     assert drain("absent") > 0
     assert cordoned() == []
-    assert serving.all_up(cluster, 2)
+    assert serving.all_up(cluster, 3)
     assert drain("absent") == 0
 
 
@@ -343,7 +376,7 @@ def test_a_host_is_retired_and_its_cell_goes_without_a_failed_request(cluster: C
     cluster.agents.remove("agent-2")
     cluster.retired.append("agent-2")
     cluster.write()
-    load = disturbed(cluster, "a host retired", cluster.all_of_it, left=1)
+    load = disturbed(cluster, "a host retired", cluster.all_of_it, goes=1)
     assert load.streamed.cut == []
     assert sorted(cluster.nodes()) == ["agent-1", "server-1"]
     # Weights are expensive, and only go where that is asked for.
@@ -355,17 +388,18 @@ def test_a_host_is_retired_and_its_cell_goes_without_a_failed_request(cluster: C
     cluster.write()
     cluster.all_of_it()
     assert serving.gateway_sees(cluster) == dict.fromkeys(serving.planned(cluster), "UP")
-    assert {pod["spec"]["nodeName"] for pod in serving.pods(cluster)} == {"agent-1", "agent-2"}
+    assert nodes_of(cluster, "echo") == ["agent-1", "agent-2"]
 
 
-def test_a_cell_that_is_not_planned_any_more_goes_without_a_failed_request(cluster: Cluster) -> None:
-    cluster.settings["models"][0]["max_replicas"] = 1
+def test_cells_that_are_not_planned_any_more_go_without_a_failed_request(cluster: Cluster) -> None:
+    """One of two cells of a model, and all of another model."""
+    cluster.settings["models"] = [{**cluster.settings["models"][-1], "max_replicas": 1}]
     cluster.write()
-    load = disturbed(cluster, "a cell removed", lambda: cluster.serve_only("gateway"), left=1)
+    load = disturbed(cluster, "two cells removed", lambda: cluster.serve_only("gateway"), goes=2)
     assert load.streamed.cut == []
-    assert {pod["spec"]["nodeName"] for pod in serving.pods(cluster)} == {"agent-1"}
+    assert nodes_of(cluster, "") == ["agent-1"]
     (cell,) = serving.planned(cluster)
-    left = [name for name in cluster.kubectl("get", OBJECTS, "-A", "-o", "name").split() if ECHO["name"] in name]
+    left = re.findall(f".*(?:{ECHO['name']}|{MODEL}).*", cluster.kubectl("get", OBJECTS, "-A", "-o", "name"))
     assert len(left) == 3
     assert all(cell in name for name in left)
 
@@ -408,34 +442,6 @@ def test_a_cell_that_nobody_lets_go_says_so(cluster: Cluster) -> None:
     assert "the KubeRay operator is not there: no pod of it in the namespace kuberay-operator" in said
     gone, left = broken.bring(cluster, objects, "absent")
     assert gone, left
-
-
-def test_missing_and_stale_definitions_are_named_and_come_back(cluster: Cluster) -> None:
-    """KubeRay's definitions go, and all cells with them; one is stale, as after an upgrade: Helm leaves what is there.
-
-    The stage cluster alone brings them back, from another folder, with the hosts in another order and no facts kept:
-    it changes the definitions and nothing else, and K3s goes on running. The stage serving brings back the cells.
-    """
-    cluster.kubectl("delete", "crd", "rayservices.ray.io", "rayclusters.ray.io", "--timeout=120s")
-    done = cluster.try_play("playbooks/serving.yml")
-    assert done.returncode != 0
-    (said,) = [line for line in done.stdout.splitlines() if "CRDs are missing" in line]
-    print(said)
-    assert "rayservices.ray.io" in said
-    field = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/entrypoint"
-    cluster.kubectl(
-        "patch", "crd", "rayjobs.ray.io", "--type=json", "-p", json.dumps([{"op": "remove", "path": field}])
-    )
-    turned = replace(cluster, folder=cluster.folder.parent / "elsewhere" / "inventory", agents=cluster.agents[::-1])
-    turned.write()
-    printed = turned.play("playbooks/cluster.yml", "-e", "batch=100%")
-    # The test cluster's server signs a certificate for the administrator each time it starts.
-    tasks = set(re.findall(r"^  changed  .*?: (.*?)(?:  \(\d+ s\))?$", printed, re.MULTILINE))
-    assert tasks - {"Ensure the controller has the kubeconfig"} == {"Ensure the CRDs are those of the chart"}, tasks
-    path = "jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.entrypoint.type}"
-    assert cluster.kubectl("get", "crd", "rayjobs.ray.io", "-o", path) == "string"
-    cluster.serve_only("gateway", "health")
-    assert serving.all_up(cluster, 1)
 
 
 def test_nodes_say_what_they_have(cluster: Cluster) -> None:
@@ -533,8 +539,13 @@ def test_there_is_no_way_back(cluster: Cluster) -> None:
     assert changed(done.stdout) == 0
 
 
-def test_kuberay_is_taken_away(cluster: Cluster) -> None:
-    """The cells first, which only a living operator lets go of: without one it is said, and nothing else is done."""
+def test_kuberay_is_taken_away_and_comes_back(cluster: Cluster) -> None:
+    """The cells first, which only a living operator lets go of: without one it is said, and nothing else is done.
+
+    The stage cluster alone brings KubeRay back, from another folder, with the hosts in another order and no facts kept:
+    K3s goes on running. One of its definitions is there and stale, as after an upgrade: Helm leaves what is there.
+    """
+    stale = json.loads(cluster.kubectl("get", "crd", "rayjobs.ray.io", "-o", "json"))
     words = ("tests/cluster/kuberay.yml", "-e", "kuberay_part=absent")
     with serving.without_operator(cluster):
         done = cluster.try_play(*words)
@@ -547,8 +558,29 @@ def test_kuberay_is_taken_away(cluster: Cluster) -> None:
     assert not {"namespace/heteroserve", "namespace/kuberay-operator"} & {*spaces}
     assert changed(cluster.play(*words)) == 0
 
+    done = cluster.try_play("playbooks/serving.yml")
+    assert done.returncode != 0
+    (said,) = [line for line in done.stdout.splitlines() if "CRDs are missing" in line]
+    print(said)
+    assert "rayservices.ray.io" in said
+
+    stale["metadata"] = {"name": stale["metadata"]["name"]}
+    del stale["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["entrypoint"]
+    cluster.kubectl("create", "-f", "-", text=json.dumps(stale))
+    turned = replace(cluster, folder=cluster.folder.parent / "elsewhere" / "inventory", agents=cluster.agents[::-1])
+    turned.write()
+    printed = turned.play("playbooks/cluster.yml", "-e", "batch=100%")
+    hosts = re.findall(r"^  changed  (?!localhost)(.*)$", printed, re.MULTILINE)
+    assert hosts == []
+    assert "changed  localhost: Ensure the CRDs are those of the chart" in printed
+    path = "jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.entrypoint.type}"
+    assert cluster.kubectl("get", "crd", "rayjobs.ray.io", "-o", path) == "string"
+    found = cluster.kubectl("-n", "kuberay-operator", "get", "deployment", "kuberay-operator", "-o", "json")
+    assert json.loads(found)["status"]["availableReplicas"] == 1
+
 
 def test_reset_leaves_the_hosts_as_they_were(cluster: Cluster) -> None:
+    KERNEL.append(lock("kernel"))
     cluster.play("playbooks/reset.yml", "-e", "reset_purge=true", "-e", f"k3s_version={UPGRADE}")
     serving.take_weights(cluster)
     left = {host: unexplained(cluster, host) for host in [*cluster.servers, *cluster.agents]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -10,12 +9,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cluster.conftest import ROOT, missing
+from tests.cluster.conftest import MADE, ROOT, lock, missing
 
 # test_rack runs these roles on such hosts in check mode and twice; --long does it here too.
 SHOWN_BY_THE_RACK = {"gateway", "host_prep"}
 SET = str(30 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
-MADE = ROOT / ".cache" / "testcluster"
 
 
 def molecule(*words: str, long: bool = False) -> subprocess.CompletedProcess[str]:
@@ -47,10 +45,7 @@ def hosts() -> Iterator[None]:
         pytest.skip(fault)
     molecule("reset")
     molecule("destroy")
-    MADE.mkdir(parents=True, exist_ok=True)
-    # The first worker unpacks and builds what all sets share.
-    with (MADE / "molecule.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock("hosts"):
         done = molecule("create")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     yield
