@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"{marker.args[0]}; ./heteroserve test --long runs it"))
     order = ["lint", "unit", "bench", "integration", "images", "molecule", "cluster"]
     if hasattr(config, "workerinput"):
-        order = ["cluster", "integration", "images", "molecule", "lint", "bench", "unit"]
+        order = ["cluster", "molecule", "integration", "images", "lint", "bench", "unit"]
     items.sort(key=lambda item: order.index(Path(item.path).relative_to(ROOT / "tests").parts[0]))
 
 

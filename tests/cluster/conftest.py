@@ -5,7 +5,6 @@ The K3s is the test cluster's (upstream Kubernetes in one binary): what is shown
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import yaml
@@ -25,7 +24,6 @@ STAGES = f"{DISCOVER},hosts,cluster"
 SERVE = f"{DISCOVER},images,models,serving,gateway,health"
 LIMIT_S = 900.0  # no playbook takes longer, on the slowest machine
 ROOT = Path(__file__).parents[2]
-MADE = ROOT / ".cache" / "testcluster"
 TESTCLUSTER = Path(os.environ.get("HETEROSERVE_TESTCLUSTER", ROOT.parent / "shared" / "testcluster"))
 TEST_IMAGE = "docker.io/rancher/mirrored-library-busybox:1.37.0"
 
@@ -175,19 +173,6 @@ class Cluster:
         }
 
 
-def lock(what: str) -> IO[str]:
-    """Wait for a lock between the workers of pytest, and take it; closing it lets it go.
-
-    ``hosts``: while hosts are made, since the first to make some unpacks and builds what all sets share.
-    ``kernel``: while host_prep or kubelets set values of the kernel, which all hosts of this machine share. A role that
-    is taken away restores what it found: that must not be what another set of hosts has set, or relies on.
-    """
-    MADE.mkdir(parents=True, exist_ok=True)
-    taken = (MADE / f"{what}.lock").open("w")
-    fcntl.flock(taken, fcntl.LOCK_EX)
-    return taken
-
-
 def missing() -> str | None:
     """What this machine lacks for clusters."""
     if os.geteuid() != 0:
@@ -212,8 +197,7 @@ def clusters(number: int, servers: list[str], agents: list[str], folder: Path) -
         cluster.remove_hosts()
         cluster.agents[:] = agents
         cluster.write()
-        with lock("hosts"):
-            cluster.make_hosts()
+        cluster.make_hosts()
     yield cluster
     if not os.environ.get("HETEROSERVE_TEST_KEEP"):
         cluster.remove_hosts()

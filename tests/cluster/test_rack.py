@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import openai
 import pytest
 from heteroserve.plan.schema import Plan
 
-from tests.cluster.conftest import ROOT, Cluster, clusters, lock
+from tests.cluster.conftest import ROOT, Cluster, clusters
 from tests.helpers import broken, serving
 from tests.helpers.endpoint_behaviour import MODEL, EndpointBehaviour
 from tests.helpers.manifests import api_server_accepts, kuberay_makes_pods, spread
@@ -29,6 +29,7 @@ from tests.helpers.playbook_runs import changed
 from tests.helpers.requests_load import Load
 from tests.unit.serving.conftest import SETTINGS, plan_of_dell
 
+pytestmark = pytest.mark.alone
 HERE = Path(__file__).parent
 UPGRADE = "v1.34.4+k3s2"
 # Lines of snapshot.sh that differ after a reset and why that is right.
@@ -43,7 +44,6 @@ EXPLAINED = {
     r"nft table (ip|ip6) (nat|filter|mangle|raw)": "the same empty tables, as nft shows them",
 }
 BEFORE: dict[str, set[str]] = {}
-KERNEL: list[IO[str]] = []  # the lock, while values of the kernel are set or restored
 OBJECTS = "persistentvolumes,persistentvolumeclaims,networkpolicies"  # of a cell, beside its RayService
 QUIET_S = 8  # of load before and after what disturbs it
 WEIGHTS: dict[str, Any] = {
@@ -82,7 +82,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 models = [ECHO]
         else:
             hosts = [*made.servers, *made.agents]
-            KERNEL.append(lock("kernel"))
             kept.write_text(json.dumps({host: sorted(snapshot(made, host)) for host in hosts}))
         BEFORE.update({host: set(lines) for host, lines in json.loads(kept.read_text()).items()})
         made.settings = {
@@ -93,12 +92,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.servers_serve = True
         made.write()
         yield made
-    release_kernel()
-
-
-def release_kernel() -> None:
-    while KERNEL:
-        KERNEL.pop().close()
 
 
 def secrets(cluster: Cluster) -> dict[str, str]:
@@ -162,7 +155,6 @@ def test_bare_hosts_become_a_cluster(cluster: Cluster) -> None:
     assert cluster.ready() == {"server-1": True, "agent-1": True, "agent-2": True}
     found = cluster.kubectl("-n", "kuberay-operator", "get", "deployment", "kuberay-operator", "-o", "json")
     assert json.loads(found)["status"]["availableReplicas"] == 1
-    release_kernel()
 
 
 def test_the_api_server_accepts_the_plan(cluster: Cluster, plan: Plan) -> None:
@@ -580,7 +572,6 @@ def test_kuberay_is_taken_away_and_comes_back(cluster: Cluster) -> None:
 
 
 def test_reset_leaves_the_hosts_as_they_were(cluster: Cluster) -> None:
-    KERNEL.append(lock("kernel"))
     cluster.play("playbooks/reset.yml", "-e", "reset_purge=true", "-e", f"k3s_version={UPGRADE}")
     serving.take_weights(cluster)
     left = {host: unexplained(cluster, host) for host in [*cluster.servers, *cluster.agents]}

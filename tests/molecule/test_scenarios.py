@@ -12,7 +12,10 @@ from .test_kernel_scenarios import SCENARIOS as WITH_THE_KERNEL
 
 SCENARIOS = sorted({path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")} - {"default"})
 MARKS = {
-    "gateway": pytest.mark.alone,  # its clients time how soon a lost host is noticed
+    "gateway": [  # its clients time how soon a lost host is noticed
+        pytest.mark.alone,
+        pytest.mark.long("five minutes; the rack has the role on hosts, test_gateway.py its rules and a lost host"),
+    ],
     "stores": pytest.mark.long("seven minutes; the rack has both stores, units the copy of weights"),
 }
 
