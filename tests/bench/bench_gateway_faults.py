@@ -2,9 +2,10 @@
 
 python tests/bench/bench_gateway_faults.py [--haproxy PROGRAM] [FAULT ...]
 
-Installs a gateway as bench_gateway_load.py does. The cells are stand-ins, a process each, so that they can be killed
-and frozen. 20 plain requests a second and 4 streams a second are sent, whatever becomes of them (open loop); the fault
-lasts from the third to the twelfth second of 22. Needs root for lost hosts (iptables).
+Takes the configuration that bench_gateway_load.py installs, and runs PROGRAM with it. The cells are stand-ins, a
+process each, so that they can be killed and frozen. 20 plain requests a second and 4 streams a second are sent,
+whatever becomes of them (open loop); the fault lasts from the third to the twelfth second of 22. Needs root for lost
+hosts (iptables).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import asyncio
 import csv
 import json
-import os
 import re
 import shutil
 import signal
@@ -62,6 +62,8 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
                 writer.write(b"Content-Length: %d\r\n\r\n%s" % (len(text), text))
             await writer.drain()
+            if b" HTTP/1.0" in head:
+                break
     except (ConnectionError, asyncio.IncompleteReadError):
         pass
     finally:
@@ -219,9 +221,14 @@ def main() -> None:
     cells = Cells()
     with tempfile.TemporaryDirectory(prefix="hs-bench-") as name:
         state = Path(name) / "state"
+        gateway: list[subprocess.Popen[bytes]] = []
         try:
-            os.environ["PATH"] = f"{Path(asked.haproxy).parent}:{os.environ['PATH']}"
             install(state, STREAMS)
+            processes.end(processes.INSTALLATION, str(state), grace_s=5)
+            for config in ("large.cfg", "haproxy.cfg"):
+                command = [asked.haproxy, "-W", "-f", str(state / "gateway" / config)]
+                gateway.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            time.sleep(3)
             print(f"{'fault':<11}{'sent':>6}{'5xx':>5}{'unanswered':>11}{'cut':>5}{'wrong':>7}", end="")
             print(f"{'slowest s':>11}{'out after s':>13}{'in after s':>12}")
             for fault, (begin, end, downs) in faults(cells).items():
@@ -233,6 +240,9 @@ def main() -> None:
                 print(f"{fault:<11}{seen.sent:>6}{failed:>5}{seen.unanswered:>11}{seen.cut:>5}{seen.wrong:>7}", end="")
                 print(f"{seen.slowest_s:>11.2f}{out:>13}{back:>12}", flush=True)
         finally:
+            for process in gateway:
+                process.terminate()
+                process.wait()
             processes.end(processes.INSTALLATION, str(state), grace_s=5)
             cells.kill(*range(4))
 

@@ -176,18 +176,27 @@ def main() -> None:
         module.exit_json(changed=not same, url=url, waited_s=0.0)
     before = verdict(details or {}, cell.name)
     changed = not same or not before.ok
-    # Serve does not try again what it failed to deploy, neither by itself nor if it is given the same once more.
     given_up = same and before.done and not before.ok
     if not same or given_up:
         try:
             if given_up:
-                serve.put({**wanted, "applications": []})
+                remove(serve, wanted, started + module.params["timeout"])
             serve.put(wanted)
         except (ValueError, OSError) as fault:
             module.fail_json(msg=f"{cell.name}: {fault}")
         write_whole(Path(module.params["application_file"]), json.dumps(wanted))
     wait(module, serve, cell, progress, started, since)
     module.exit_json(changed=changed, url=url, waited_s=round(time.monotonic() - started, 1))
+
+
+def remove(serve: Serve, wanted: dict[str, Any], deadline: float) -> None:
+    """Have Serve forget an application that it failed to deploy, so that it tries again when it is given it once more.
+
+    It does not try again by itself, nor if it is given the same, nor while it is deleting it (seen with Ray 2.60).
+    """
+    serve.put({**wanted, "applications": []})
+    while time.monotonic() < deadline and serve.details().get("applications"):
+        time.sleep(1)
 
 
 def wait(module: AnsibleModule, serve: Serve, cell: Cell, progress: Progress, started: float, since: float) -> None:

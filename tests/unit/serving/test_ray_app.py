@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
+from python_plugins.modules.serving import ray_app
 from python_plugins.modules.serving.ray_app import Serve
 from tests.helpers.stub_http import StubHandler
 
@@ -49,3 +52,26 @@ def test_an_application_that_is_refused_is_quoted(port: int) -> None:
 def test_nobody_there_is_left_to_the_caller_to_wait_for() -> None:
     with pytest.raises(OSError, match="refused"):
         Serve("127.0.0.1", 1, "right").details()
+
+
+class Deleting:
+    """A Serve that takes a while to forget its application."""
+
+    def __init__(self) -> None:
+        self.given: list[dict[str, Any]] = []
+        self.looks = 0
+
+    def put(self, config: dict[str, Any]) -> None:
+        self.given.append(config)
+
+    def details(self) -> dict[str, Any]:
+        self.looks += 1
+        return {"applications": {"a": {"status": "DELETING"}} if self.looks < 3 else {}}
+
+
+def test_what_serve_gave_up_is_gone_before_it_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_app.time, "sleep", lambda seconds: None)
+    serve = Deleting()
+    ray_app.remove(serve, {"proxy_location": "HeadOnly", "applications": [{"name": "a"}]}, time.monotonic() + 60)
+    assert serve.given == [{"proxy_location": "HeadOnly", "applications": []}]
+    assert serve.looks == 3
