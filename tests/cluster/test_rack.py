@@ -198,6 +198,7 @@ class TestEndpoint(EndpointBehaviour):
     """What clients see of it, as under every runtime."""
 
     context = 2048
+    models = ("echo", MODEL)
 
 
 def disturbed(

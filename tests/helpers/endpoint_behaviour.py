@@ -10,12 +10,13 @@ QUESTION = {"role": "user", "content": "What is the capital of France?"}
 
 
 class EndpointBehaviour:
-    """Tests of an endpoint that the fixture ``client`` calls; ``context`` are the tokens of the model's inventory."""
+    """Tests of an endpoint that the fixture ``client`` calls; ``context`` are the tokens of MODEL in the inventory."""
 
     context: int
+    models = (MODEL,)  # of the endpoint
 
     def test_models_are_listed(self, client: openai.OpenAI) -> None:
-        assert [model.id for model in client.models.list()] == [MODEL]
+        assert tuple(model.id for model in client.models.list()) == self.models
 
     def test_a_chat_is_answered_with_usage(self, client: openai.OpenAI) -> None:
         answer = client.chat.completions.create(model=MODEL, messages=[QUESTION], temperature=0, max_tokens=20)  # type: ignore[list-item]
@@ -53,7 +54,8 @@ class EndpointBehaviour:
         assert "four" in answer.choices[0].text.lower()
 
     def test_an_unknown_model_is_not_found(self, client: openai.OpenAI) -> None:
-        with pytest.raises(openai.NotFoundError, match=f"does not exist. Known are: {MODEL}") as caught:
+        known = f"does not exist. Known are: {', '.join(self.models)}"
+        with pytest.raises(openai.NotFoundError, match=known) as caught:
             client.chat.completions.create(model="gpt-4", messages=[QUESTION])  # type: ignore[list-item]
         assert caught.value.code == "model_not_found"
 
