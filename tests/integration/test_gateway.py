@@ -338,7 +338,7 @@ def test_a_lost_host_costs_no_request(gateway: Gateway) -> None:
 
 @ROOT_DROPS
 def test_a_request_to_a_host_that_has_just_been_lost_is_answered_by_another(gateway: Gateway) -> None:
-    """Connections to cells are not kept: it waits for a connection, and not for the host to acknowledge the request."""
+    """It goes out on a kept connection and is never acknowledged: the server's tcp-ut ends it after four seconds."""
     url, key = f"{gateway.installation.gateway}/v1/chat/completions", {"Authorization": f"Bearer {KEY}"}
     with ThreadPoolExecutor(8) as pool, ExitStack() as clients:
         sessions = [clients.enter_context(httpx.Client(headers=key, timeout=20)) for _ in range(8)]
@@ -350,7 +350,7 @@ def test_a_request_to_a_host_that_has_just_been_lost_is_answered_by_another(gate
         with lost(27050):
             answers = asked()
     assert {(answer.status_code, answer.json()["served_by"]) for answer in answers} == {(200, 27051)}
-    assert 1.5 < max(answer.elapsed.total_seconds() for answer in answers) < 4
+    assert 3.5 < max(answer.elapsed.total_seconds() for answer in answers) < 6
 
 
 def test_requests_at_a_frozen_cell_are_answered_by_another(gateway: Gateway) -> None:
