@@ -13,7 +13,7 @@ class EndpointBehaviour:
     """Tests of an endpoint that the fixture ``client`` calls; ``context`` are the tokens of MODEL in the inventory."""
 
     context: int
-    models = (MODEL,)  # of the endpoint
+    models: tuple[str, ...] = (MODEL,)  # of the endpoint
 
     def test_models_are_listed(self, client: openai.OpenAI) -> None:
         assert tuple(model.id for model in client.models.list()) == self.models
