@@ -248,7 +248,7 @@ def fetch(order: Order) -> None:
     if not (fresh / "config.json").exists() or not list(fresh.glob("*.safetensors")):
         raise WeightsError(f"{order.name}: the source has no config.json with safetensors, which the engines load")
     write_manifest(fresh, order.source)
-    # safetensors writes files that their owner alone may read; engines in pods are another user.
+    # safetensors creates files with mode 0600, but engines in pods run as another user.
     for path in (fresh, *fresh.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     if order.target.exists():

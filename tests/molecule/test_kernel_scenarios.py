@@ -7,16 +7,9 @@ from collections.abc import Callable
 import pytest
 
 SCENARIOS = ("gpu_device_plugin", "host_prep")
+MARKS = {"host_prep": pytest.mark.long("three minutes; the rack runs the role in check mode, twice, and its reset")}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "gpu_device_plugin",
-        pytest.param(
-            "host_prep", marks=pytest.mark.long("three minutes; the rack has it in check mode, twice and undone")
-        ),
-    ],
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in SCENARIOS])
 def test_scenario(name: str, passes: Callable[[str], None]) -> None:
     passes(name)

@@ -190,9 +190,10 @@ def main() -> None:
 
 
 def remove(serve: Serve, wanted: dict[str, Any], deadline: float) -> None:
-    """Have Serve forget an application that it failed to deploy, so that it tries again when it is given it once more.
+    """Delete an application that Serve failed to deploy, and wait until it is gone.
 
-    It does not try again by itself, nor if it is given the same, nor while it is deleting it (seen with Ray 2.60).
+    Serve does not retry it, not even if the same configuration is applied again, or applied during the deletion
+    (seen with Ray 2.60).
     """
     serve.put({**wanted, "applications": []})
     while time.monotonic() < deadline and serve.details().get("applications"):

@@ -10,7 +10,7 @@ description:
   - Builds the objects of each cell of the plan, reads what the cluster has, and returns the steps between the two, each
     to be carried out by M(ray_cell) and to be seen answering before the next begins. Changes nothing.
   - Waits for cells that should stay as they are and are only starting, because whether a cell answers decides about the
-    order. A cell that Serve failed to start in an earlier run is started again. Fails before anything is changed where
+    order. A cell that Serve failed to deploy in an earlier run is recreated. Fails before anything is changed where
     Kubernetes or KubeRay would refuse a cell.
   - Runs on the controller.
 options:
@@ -90,8 +90,8 @@ def settled(
 ) -> tuple[dict[str, str], set[str]]:
     """Wait for cells that run what they should, and are only starting.
 
-    Returns those that do not get there, and why; and those that Serve has given up. These are to be started again: what
-    was wrong may have been repaired outside of the plan, as where weights could not be read.
+    Returns the cells that do not get there, with the reason, and the cells that Serve failed to deploy. The latter are
+    to be recreated: the cause may have been fixed outside the plan, such as unreadable weights.
     """
     began = time.time()
     waiting = {cell.name: (cell, Patience(timeout)) for cell in plan.cells if cell.name in specs}
@@ -102,12 +102,13 @@ def settled(
             seen = cluster.evidence(name, cell.hosts, began, cell.limits.host_memory_bytes * len(cell.replicas))
             outlook = patience.judge(seen, specs[name])
             progress.say(f"{outlook.line[:160]} ({time.time() - began:.0f} s)")
-            if outlook.running or outlook.fault or is_given_up(seen):
-                del waiting[name]
             if is_given_up(seen):
                 given_up.add(name)
             elif outlook.fault:
                 silent[name] = outlook.fault
+            elif not outlook.running:
+                continue
+            del waiting[name]
         if waiting:
             time.sleep(POLL_S)
     return silent, given_up

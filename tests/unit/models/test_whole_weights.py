@@ -60,12 +60,12 @@ def test_a_file_that_the_index_names_must_be_there(folder: Path) -> None:
 def test_a_file_that_the_engine_s_user_cannot_read_is_named(folder: Path) -> None:
     assert unreadable("m", folder, 1000) is None
     first(folder).chmod(0o640)
-    assert f"{first(folder)} is not readable for user 1000" in str(unreadable("m", folder, 1000))
-    assert f"chmod -R a+rX {folder}" in str(unreadable("m", folder, 1000))
+    assert f"user 1000, who runs the engines, cannot read {first(folder)}" in str(unreadable("m", folder, 1000))
+    assert f"run chmod -R a+rX {folder} on this host" in str(unreadable("m", folder, 1000))
     assert unreadable("m", folder, folder.stat().st_uid) is None
     first(folder).chmod(0o644)
     folder.chmod(0o700)
-    assert f"{folder} is not readable" in str(unreadable("m", folder, 1000))
+    assert f"cannot read {folder}:" in str(unreadable("m", folder, 1000))
 
 
 def test_a_header_without_tensors_is_whole(tmp_path: Path) -> None:

@@ -67,9 +67,9 @@ def fault_of_files(name: str, folder: Path) -> str | None:
 
 
 def unreadable(name: str, folder: Path, user: int) -> str | None:
-    """A sentence if a user (uid and gid) may not read a folder of weights; None if it may.
+    """One sentence if a user (uid and gid) cannot read a folder of weights; None if it can.
 
-    Folders above it do not matter: a pod gets the folder itself.
+    Parent folders are not checked: only the folder itself is mounted into the pod.
     """
     for path in (folder, *sorted(folder.rglob("*"))):
         found = path.stat()
@@ -77,8 +77,8 @@ def unreadable(name: str, folder: Path, user: int) -> str | None:
         shift = 6 if found.st_uid == user else 3 if found.st_gid == user else 0
         if found.st_mode >> shift & needed != needed:
             return (
-                f"models: {name}: {path} is not readable for user {user}, as which engines run:"
-                f" chmod -R a+rX {folder} on this host"
+                f"models: {name}: user {user}, who runs the engines, cannot read {path}: run chmod -R a+rX {folder} on"
+                " this host"
             )
     return None
 

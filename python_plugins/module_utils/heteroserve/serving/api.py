@@ -18,7 +18,7 @@ from .names import CELL
 
 FIELD_MANAGER = "heteroserve"
 LOG_LINES = 200
-PHASE_S = 15  # after which the claim would be looked at again anyway
+PHASE_S = 15  # Kubernetes retries an unbound claim after this time
 CLOCKS_S = 60  # by which a host's clock may differ
 # Kind -> API version, of what cells are made of, in the order in which it is removed.
 KINDS = {
@@ -85,10 +85,10 @@ class Cluster:
         self._dynamic.replace(resource, body=body, field_manager=FIELD_MANAGER, **where)
 
     def _wait_for_phase(self, resource: Any, volume: str) -> None:
-        """Until Kubernetes has seen a volume, so that its claim is bound at once.
+        """Wait until Kubernetes has processed a new volume, so that its claim is bound at once.
 
-        Its controller looks for the volume when it sees the claim. If it does not know it yet, the claim waits for the
-        next round, 15 s later (syncUnboundClaim in pkg/controller/volume/persistentvolume/pv_controller.go).
+        If the claim is processed first, it stays unbound until the next resync, 15 s later (syncUnboundClaim in
+        pkg/controller/volume/persistentvolume/pv_controller.go).
         """
         until = time.monotonic() + PHASE_S
         while time.monotonic() < until:

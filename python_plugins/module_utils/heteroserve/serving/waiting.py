@@ -55,7 +55,7 @@ class Patience:
 
 
 def is_given_up(evidence: Evidence) -> bool:
-    """Whether Serve has failed to start the cell and does not try again by itself."""
+    """Whether Serve failed to deploy the cell's application. It does not retry by itself."""
     said = verdict(applications(evidence), evidence.cell)
     return said.done and not said.ok
 
