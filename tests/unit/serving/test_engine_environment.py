@@ -96,21 +96,16 @@ def test_replicas_are_told_of_their_cores() -> None:
     )
 
     def told(one: Cell) -> Any:
-        (llm,) = serve_config(one, MODEL, "/weights", "127.0.0.1")["applications"][0]["args"]["llm_configs"]
-        return llm.get("callback_config")
+        return serve_config(one, MODEL, "/weights", "127.0.0.1")["applications"][0]["args"].get("shares")
 
-    assert told(two) == {
-        "callback_class": "serving.engines.vllm_cpu:BindCores",
-        "callback_kwargs": {
-            "shares": [{"cores": 64, "socket": 0, "first": 0}, {"cores": 64, "socket": 1, "first": 0}],
-        },
-    }
+    assert told(two) == [{"cores": 64, "socket": 0, "first": 0}, {"cores": 64, "socket": 1, "first": 0}]
     assert told(cell()) is None  # has the host to itself: vLLM binds to all of it
     assert told(cell("nvidia")) is None
 
 
-def test_the_image_has_what_replicas_are_told_to_call(root: Path) -> None:
-    text = (root / "images" / "vllm-cpu" / "Containerfile").read_text()
-    for name in ("__init__", "cpu_binding", "vllm_cpu"):
+@pytest.mark.parametrize("build", ["vllm-cpu", "vllm-cuda", "vllm-rocm"])
+def test_the_image_has_what_replicas_are_told_to_call(root: Path, build: str) -> None:
+    text = (root / "images" / build / "Containerfile").read_text()
+    for name in ("__init__", "cpu_binding", "vllm_server"):
         assert f"serving/engines/{name}.py" in text
         assert (root / "serving" / "engines" / f"{name}.py").exists()

@@ -232,9 +232,9 @@ def test_the_application_is_yaml_and_the_plans() -> None:
     text = service["spec"]["serveConfigV2"]
     config = yaml.safe_load(text)
     assert config == json.loads(text)
-    (llm,) = config["applications"][0]["args"]["llm_configs"]
-    assert llm["model_loading_config"]["model_source"] == "/models/meta--llama"
-    assert llm["placement_group_config"] == {"bundle_per_worker": {"GPU": 1}, "strategy": "STRICT_PACK"}
+    args = config["applications"][0]["args"]
+    assert args["path"] == "/models/meta--llama"
+    assert args["deployment"]["ray_actor_options"]["num_gpus"] == 2
     assert config["http_options"] == {"host": "0.0.0.0", "port": 8000}
     mounts = {one["name"]: one for one in templates(service)[0]["spec"]["containers"][0]["volumeMounts"]}
     assert mounts["weights"] == {"name": "weights", "mountPath": "/models/meta--llama", "readOnly": True}

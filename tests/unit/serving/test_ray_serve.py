@@ -36,16 +36,34 @@ def test_the_configuration_carries_the_plan() -> None:
     config = serve_config(CELL, MODEL, "/weights", "127.0.0.1")
     assert config["http_options"] == {"host": "127.0.0.1", "port": 18000}
     (application,) = config["applications"]
-    (llm,) = application["args"]["llm_configs"]
-    assert llm["model_loading_config"] == {"model_id": "llama", "model_source": "/weights"}
-    assert llm["engine_kwargs"] == {
+    assert application["import_path"] == "serving.engines.vllm_server:app"
+    args = application["args"]
+    assert (args["model"], args["path"]) == ("llama", "/weights")
+    assert args["engine_kwargs"] == {
         "tensor_parallel_size": 1,
         "max_model_len": 4096,
         "max_num_seqs": 16,
         "dtype": "float32",
         "enforce_eager": True,
     }
-    assert llm["accelerator_config"] == {"kind": "cpu"}
+    assert args["deployment"]["ray_actor_options"] == {"num_cpus": 1}
+
+
+@pytest.mark.parametrize(
+    ("vendor", "places"), [("nvidia", {"num_gpus": 2}), ("amd", {"num_gpus": 2}), ("habana", {"resources": {"HPU": 2}})]
+)
+def test_a_replica_asks_ray_for_its_accelerators(vendor: str, places: dict[str, Any]) -> None:
+    cell = replace(CELL, vendor=vendor, tensor_parallel_size=2)
+    (application,) = serve_config(cell, MODEL, "/weights", "127.0.0.1")["applications"]
+    assert application["args"]["deployment"]["ray_actor_options"] == {"num_cpus": 1, **places}
+
+
+def test_a_cell_over_two_hosts_is_rays_own_application() -> None:
+    cell = replace(CELL, vendor="nvidia", hosts=("a", "b"))
+    (application,) = serve_config(cell, MODEL, "/weights", "127.0.0.1")["applications"]
+    assert application["import_path"] == "ray.serve.llm:build_openai_app"
+    (llm,) = application["args"]["llm_configs"]
+    assert llm["model_loading_config"] == {"model_id": "llama", "model_source": "/weights"}
 
 
 def test_the_engine_for_tests_is_an_application_of_ours() -> None:

@@ -2,7 +2,7 @@
 
 ``pods`` puts it into the pod, ``serving.ray_cell`` into Ray's processes on the host; so the module runs on hosts too,
 and imports nothing of the plan. What differs between replicas of one cell, the cores, is not here: a replica is told of
-them when it starts (``serving/engines/vllm_cpu.py``).
+them when it starts (``serving/engines/vllm_server.py``).
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def engine_environment(
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
         "RAY_SERVE_HAPROXY_MAXCONN": str(connections),
+        # Ray lowers its workers' priority by 15: on a busy host the engine would wait for everything else.
+        "RAY_worker_niceness": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",

@@ -258,12 +258,6 @@ def application(cell: Cell, model: PlannedModel, settings: Settings) -> str:
     """The Serve configuration as text: JSON, which is YAML too."""
     inside = replace(cell, ports={**cell.ports, "serve": SERVE_PORT})
     config = serve_config(inside, model, weights_path(settings.models_path, model), "0.0.0.0")
-    if cell.vendor != "cpu" and len(cell.hosts) == 1:
-        # Ray packs as well as it can; a replica whose accelerators were of two hosts would be a slow one.
-        placement = {"bundle_per_worker": {"GPU": 1}, "strategy": "STRICT_PACK"}
-        for one in config["applications"]:
-            for llm in one["args"].get("llm_configs", ()):
-                llm["placement_group_config"] = placement
     return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
 

@@ -1,7 +1,7 @@
 """What a cell's Ray Serve is asked to run, and what its answers mean. Pure functions over the plan and Serve's JSON.
 
-The configuration is that of Ray Serve LLM (ray/llm/_internal/serve/core/configs/llm_config.py); the status that
-of Serve's REST API (ray/serve/schema.py, ServeInstanceDetails).
+Configuration and status are those of Serve's REST API (ray/serve/schema.py: ServeDeploySchema, ServeInstanceDetails).
+A cell over several hosts has Ray Serve LLM's in it (ray/llm/_internal/serve/core/configs/llm_config.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ..cluster.evidence import Evidence
 from ..common.advice import advice
 from ..common.logs import last_error
 from ..plan.schema import Cell, PlannedModel
+from .resources import RAY_RESOURCES
 
 # Requests that wait inside the engine, where continuous batching picks them up, and not in front of it.
 MAX_ONGOING_REQUESTS = 1024
@@ -45,25 +46,34 @@ def _vllm(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]
         **({"quantization": model.quantization} if model.quantization else {}),
         **cell.engine_args,
     }
-    llm: dict[str, Any] = {
-        "model_loading_config": {"model_id": model.name, "model_source": path},
+    if len(cell.hosts) > 1:
+        # Only Ray can start workers on another host.
+        llm = {
+            "model_loading_config": {"model_id": model.name, "model_source": path},
+            "engine_kwargs": engine,
+            "deployment_config": deployment,
+        }
+        return "ray.serve.llm:build_openai_app", {"llm_configs": [llm]}
+    # For Ray's bookkeeping: a place for the replica, and the accelerators that its engine is to see.
+    places: dict[str, Any] = {"num_cpus": 1}
+    if cell.vendor in RAY_RESOURCES:
+        places["resources"] = {RAY_RESOURCES[cell.vendor]: cell.tensor_parallel_size}
+    elif cell.vendor != "cpu":
+        places["num_gpus"] = cell.tensor_parallel_size
+    shares = [
+        {"cores": one.cores, "socket": one.numa_node, "first": one.first_core}
+        for one in cell.replicas
+        if one.first_core is not None
+    ]
+    args = {
+        "model": model.name,
+        "path": path,
         "engine_kwargs": engine,
-        "deployment_config": deployment,
+        "deployment": {**deployment, "ray_actor_options": places},
+        # A replica with the host to itself binds as vLLM does by itself.
+        **({"shares": shares} if shares else {}),
     }
-    if cell.vendor == "cpu":
-        llm["accelerator_config"] = {"kind": "cpu"}
-        shares = [
-            {"cores": one.cores, "socket": one.numa_node, "first": one.first_core}
-            for one in cell.replicas
-            if one.first_core is not None
-        ]
-        if shares:
-            # A replica with the host to itself binds as vLLM does by itself.
-            llm["callback_config"] = {
-                "callback_class": "serving.engines.vllm_cpu:BindCores",
-                "callback_kwargs": {"shares": shares},
-            }
-    return "ray.serve.llm:build_openai_app", {"llm_configs": [llm]}
+    return "serving.engines.vllm_server:app", args
 
 
 def _echo(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]) -> Application:

@@ -1,0 +1,88 @@
+"""vLLM's engine behind vLLM's own OpenAI server, as an application of Ray Serve.
+
+In place of ``ray.serve.llm``, which lets an engine run its workers only as Ray actors, puts a router in front of the
+replicas (the gateway balances cells, and Serve's HAProxy the replicas of one), and imports vLLM in Serve's controller
+to build the application. Here nothing but a replica imports it: twice, for itself and for the engine's process.
+
+Cells over several hosts still use ``ray.serve.llm``: only Ray can start workers on another host.
+"""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from contextlib import AsyncExitStack
+from typing import Any
+
+from ray import serve
+
+from serving.engines.cpu_binding import Share, bind
+
+logger = logging.getLogger("ray.serve")
+
+
+def server_arguments(model: str, path: str, given: dict[str, Any]) -> Namespace:
+    """vLLM's arguments (engine and server), as its command line has them, with ``given`` in place of the defaults.
+
+    Raises ``ValueError`` for one that vLLM does not know.
+    """
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    arguments = make_arg_parser(FlexibleArgumentParser()).parse_args([])
+    for name, value in {**given, "model": path, "served_model_name": [model]}.items():
+        if not hasattr(arguments, name):
+            raise ValueError(f"Unknown engine argument: {name}")
+        setattr(arguments, name, value)
+    # With one device the worker runs in the engine's process, with several each in one of its own. Left alone, vLLM
+    # takes Ray's executor, because this process is an actor of Ray's.
+    devices = arguments.tensor_parallel_size * arguments.pipeline_parallel_size
+    arguments.distributed_executor_backend = "uni" if devices == 1 else "mp"
+    validate_parsed_serve_args(arguments)
+    return arguments
+
+
+@serve.deployment(name="vllm")
+@serve.ingress()
+class Vllm:
+    """One replica: an engine and its server."""
+
+    async def __init__(
+        self, model: str, path: str, arguments: dict[str, Any], shares: list[dict[str, Any]] | None = None
+    ) -> None:
+        if shares:
+            # Serve numbers the replicas of a deployment from 0, and gives the number of one that died to the one in its
+            # place: each share has one replica.
+            rank = serve.get_replica_context().rank.rank
+            logger.info("Replica %d has %s", rank, bind(Share(**shares[rank % len(shares)])))
+        # Only now: the engine reads its variables when it is imported.
+        from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
+
+        self.arguments = server_arguments(model, path, arguments)
+        self.running = AsyncExitStack()
+        self.engine = await self.running.enter_async_context(build_async_engine_client(self.arguments))
+
+    async def __serve_build_asgi_app__(self) -> Any:
+        """What Serve asks for the server, once the engine is there."""
+        from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+        from vllm.entrypoints.launchers.app import build_app
+
+        tasks = await self.engine.get_supported_tasks()
+        app = build_app(self.arguments, tasks, self.engine.model_config)
+        await init_app_state(self.engine, app.state, self.arguments, tasks)
+        return app
+
+    async def check_health(self) -> None:
+        """Serve replaces the replica if this raises."""
+        await self.engine.check_health()
+
+    async def __del__(self) -> None:
+        """Serve calls it when the replica is stopped."""
+        await self.running.aclose()
+
+
+def app(args: dict[str, Any]) -> serve.Application:
+    """Builder of the application, as Serve's configuration names it: ``model``, ``path``, ``engine_kwargs``,
+    ``deployment`` (options of Serve) and ``shares`` (cores of each replica on a host of processors)."""
+    replica = Vllm.options(**args["deployment"])  # type: ignore[attr-defined]
+    return replica.bind(args["model"], args["path"], args["engine_kwargs"], args.get("shares"))
