@@ -1,8 +1,8 @@
 """vLLM's engine behind vLLM's own OpenAI server, as an application of Ray Serve.
 
-In place of ``ray.serve.llm``, which lets an engine run its workers only as Ray actors, puts a router in front of the
-replicas (the gateway balances cells, and Serve's HAProxy the replicas of one), and imports vLLM in Serve's controller
-to build the application. Here nothing but a replica imports it: twice, for itself and for the engine's process.
+``ray.serve.llm`` runs an engine's workers as Ray actors only, puts a router before the replicas (the gateway balances
+cells, and Serve's HAProxy the replicas of one), and imports vLLM in Serve's controller to build the application. Here
+only a replica's processes import it.
 
 Cells over several hosts still use ``ray.serve.llm``: only Ray can start workers on another host.
 """
@@ -34,10 +34,11 @@ def server_arguments(model: str, path: str, given: dict[str, Any]) -> Namespace:
         if not hasattr(arguments, name):
             raise ValueError(f"Unknown engine argument: {name}")
         setattr(arguments, name, value)
-    # With one device the worker runs in the engine's process, with several each in one of its own. Left alone, vLLM
-    # takes Ray's executor, because this process is an actor of Ray's.
-    devices = arguments.tensor_parallel_size * arguments.pipeline_parallel_size
-    arguments.distributed_executor_backend = "uni" if devices == 1 else "mp"
+    if arguments.distributed_executor_backend is None:
+        # In a Ray actor vLLM would take Ray's executor. "uni": the worker is in the engine's process, except on
+        # processors, where vLLM makes it "mp" (platforms/cpu.py).
+        devices = arguments.tensor_parallel_size * arguments.pipeline_parallel_size
+        arguments.distributed_executor_backend = "uni" if devices == 1 else "mp"
     validate_parsed_serve_args(arguments)
     return arguments
 

@@ -228,7 +228,7 @@ def disturbed(
     return load
 
 
-@pytest.mark.long("three times other models on the hosts")
+@pytest.mark.long("the hosts change models three times, and vLLM starts on two; TestEndpoint asks vLLM under k3s")
 def test_a_replica_is_killed(cluster: Cluster) -> None:
     """With the real engine: what becomes of requests that it was answering is up to the engine's server."""
     cluster.settings["models"] = [{**LLAMA, "max_replicas": 2, "hosts": ["agent-1", "agent-2"]}]
@@ -552,7 +552,7 @@ def test_an_upgrade_under_load(cluster: Cluster) -> None:
     assert "before-upgrade" in cluster.on("server-1", "k3s", "etcd-snapshot", "ls")
 
 
-@pytest.mark.long("follows the upgrade")
+@pytest.mark.long("needs the upgrade before it, which is long; units know the sentence")
 def test_there_is_no_way_back(cluster: Cluster) -> None:
     done = cluster.try_play("site.yml", "--tags", "hosts,cluster")
     assert done.returncode != 0
