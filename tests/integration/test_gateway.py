@@ -206,7 +206,8 @@ def gateway(root: Path, scratch: Path) -> Iterator[Gateway]:
     cells = [Cell(port) for port in ports]
     known = {"alice": KEY, "bob": OTHER_KEY}
     keys = [{"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest()} for name, key in known.items()]
-    given = {"gateway_api_keys": keys, "gateway_max_connections": 2 * FROM_ONE_ADDRESS}
+    # Two seconds, so that a frozen cell is out soon.
+    given = {"gateway_api_keys": keys, "gateway_max_connections": 2 * FROM_ONE_ADDRESS, "gateway_check_timeout": 2}
     arguments = ("playbooks/gateway.yml", "-e", json.dumps(given))
     done = made.run("run", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -33,6 +33,9 @@ def engine_environment(
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
         "RAY_SERVE_HAPROXY_MAXCONN": str(connections),
+        # Also how long a replica may take to answer Serve's HAProxy when its last check failed. By default a replica
+        # that is busy for 250 ms, as with some hundred new requests, is taken out.
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER": "5s",
         # Ray lowers its workers' priority by 15: on a busy host the engine would wait for everything else.
         "RAY_worker_niceness": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
