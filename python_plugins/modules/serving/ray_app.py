@@ -57,6 +57,7 @@ from ansible.module_utils.heteroserve.common.progress import Progress
 from ansible.module_utils.heteroserve.common.records import from_dict
 from ansible.module_utils.heteroserve.plan.schema import Cell, PlannedModel
 from ansible.module_utils.heteroserve.serving.ray_serve import Verdict, explain, serve_config, up_to_date, verdict
+from ansible.module_utils.heteroserve.serving.starting import step_of
 
 TAIL_BYTES = 60_000
 
@@ -203,6 +204,7 @@ def remove(serve: Serve, wanted: dict[str, Any], deadline: float) -> None:
 def wait(module: AnsibleModule, serve: Serve, cell: Cell, progress: Progress, started: float, since: float) -> None:
     """Return when the cell serves; fail the module with the reason when it cannot, or takes too long."""
     said = verdict({}, cell.name)
+    log_dir = Path(module.params["log_dir"])
     while time.monotonic() - started < module.params["timeout"]:
         try:
             said = verdict(serve.details(), cell.name)
@@ -212,11 +214,11 @@ def wait(module: AnsibleModule, serve: Serve, cell: Cell, progress: Progress, st
             return
         if said.done:
             break
-        progress.say(f"{cell.name}: {said.text[:140]} ({time.monotonic() - started:.0f} s)")
+        doing = step_of(replica_log(log_dir, since)) or said.text[:140]
+        progress.say(f"{cell.name}: {doing} ({time.monotonic() - started:.0f} s)")
         time.sleep(1)
     else:
         said = Verdict(True, False, f"not ready after {module.params['timeout']} s: {said.text}", said.detail)
-    log_dir = Path(module.params["log_dir"])
     words = explain(
         said.text, f"{replica_log(log_dir, since)}\n{said.detail}", memory_available(), cell.limits.host_memory_bytes
     )
