@@ -44,11 +44,14 @@ def main() -> int:
         print("neither aisimulate nor aiconfigurator is on PATH", file=sys.stderr)
         return 2
     print("model        GPUs  clients  measured    ours  aisimulate  (figure in docs/plan.md)")
-    for model, size, clients, measured, stated in predictions.H200:
-        other = estimate(program, model, size, clients)
+    for row in predictions.GPU:
+        if row.aisimulate is None:
+            continue
+        other = estimate(program, row.model, row.size, row.clients)
         shown = f"{other:,.0f}" if other is not None else "no figure"
-        ours = predictions.h200(model, size, clients)
-        print(f"{model:12} {size:4} {clients:8} {measured:9,.0f} {ours:7,.0f} {shown:>11}  ({stated:,.0f})")
+        ours = predictions.on_gpu(row)
+        figures = f"{row.mean:9,.0f} {ours:7,.0f} {shown:>11}  ({row.aisimulate:,.0f})"
+        print(f"{row.model:12} {row.size:4} {row.clients:8} {figures}")
     return 0
 
 

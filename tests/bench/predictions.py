@@ -7,6 +7,9 @@ Every row uses the one table of efficiencies; nothing is set for a row but the h
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
 import heteroserve.plan.efficiencies as table
 from heteroserve.facts.declared import hardware_of
 from heteroserve.plan.bays import device_of
@@ -15,13 +18,58 @@ from heteroserve.plan.roofline import Deployment, cpu_device, expect
 
 PROMPT, OUTPUT = 27, 256  # 14 to 40 tokens asked, 256 answered
 
-# Plain vLLM 0.25 on H200: model, tensor_parallel_size, clients, measured tokens/s, what aisimulate 0.12 predicts.
-H200 = (
-    ("llama-2-7b", 1, 1, 218.0, 182.4),
-    ("llama-2-7b", 1, 32, 5334.5, 4675.0),
-    ("llama-2-7b", 1, 256, 14558.3, 14066.0),
-    ("llama-2-70b", 2, 32, 1433.8, 1448.0),
-    ("llama-2-70b", 2, 256, 5811.8, 6455.0),
+
+@dataclass(frozen=True)
+class Row:
+    """tokens/s that vLLM 0.25 reached: its own server, streamed answers. Several values: hosts or days of the same."""
+
+    model: str
+    gpu: str
+    size: int  # tensor_parallel_size
+    clients: int
+    stream_interval: int
+    measured: tuple[float, ...]
+    aisimulate: float | None = None  # what aisimulate 0.12 predicts
+    cell: bool = False  # measured at a cell's port, with Ray Serve before vLLM's own server
+
+    @property
+    def mean(self) -> float:
+        """tokens/s."""
+        return sum(self.measured) / len(self.measured)
+
+
+H200, H100 = "nvidia-h200-sxm-141gb", "nvidia-h100-sxm-80gb"
+# Random weights; the shape called 8B has 49,152 tokens in its vocabulary, as the tokenizer of the small model.
+EIGHT = "llama-3.1-8b"
+GPU = (
+    Row("llama-2-7b", H200, 1, 1, 1, (218.0,), 182.4),
+    Row("llama-2-7b", H200, 1, 32, 1, (5334.5,), 4675.0),
+    Row("llama-2-7b", H200, 1, 256, 1, (14558.3, 13145.8), 14066.0),
+    Row("llama-2-70b", H200, 2, 32, 1, (1433.8,), 1448.0),
+    Row("llama-2-70b", H200, 2, 256, 1, (5811.8,), 6455.0),
+    Row(EIGHT, H200, 1, 1, 1, (208.4, 209.4)),
+    Row(EIGHT, H200, 1, 32, 1, (5824.0, 5803.7)),
+    Row(EIGHT, H200, 1, 256, 1, (12344.0, 13592.0)),
+    Row(EIGHT, H200, 1, 512, 1, (15834.0, 14285.4)),
+    Row(EIGHT, H200, 1, 32, 8, (5875.0, 5809.6)),
+    Row(EIGHT, H200, 1, 256, 8, (20929.0, 21179.6)),
+    Row(EIGHT, H200, 1, 512, 8, (23232.0, 21857.5)),
+    Row(EIGHT, H200, 1, 32, 8, (5796.0, 5627.7), cell=True),
+    Row(EIGHT, H200, 1, 256, 8, (19873.0, 20404.0, 20433.6), cell=True),
+    Row(EIGHT, H200, 1, 512, 8, (20178.0, 20420.0), cell=True),
+    Row(EIGHT, H200, 1, 512, 4, (17993.6,), cell=True),
+    Row(EIGHT, H100, 1, 1, 1, (157.0,)),
+    Row(EIGHT, H100, 1, 32, 1, (4466.0,)),
+    Row(EIGHT, H100, 1, 256, 1, (10424.0, 11218.0)),
+    Row(EIGHT, H100, 1, 32, 8, (4430.0,)),
+    Row(EIGHT, H100, 1, 256, 8, (18740.0, 18991.0)),
+    Row(EIGHT, H100, 1, 512, 8, (21757.0,)),
+    Row("llama-2-13b", H100, 1, 1, 1, (93.1,)),
+    Row("llama-2-13b", H100, 1, 32, 1, (2451.5,)),
+    Row("llama-2-13b", H100, 1, 256, 1, (7707.8,)),
+    Row("llama-2-13b", H100, 2, 1, 1, (154.0,)),
+    Row("llama-2-13b", H100, 2, 32, 1, (4006.0,)),
+    Row("llama-2-13b", H100, 2, 256, 1, (12480.0,)),
 )
 # Dell's guide, vLLM 0.2.6, Llama 2 70B, tensor parallel 4: replicas on A100, on H100 PCIe, clients of each, tokens/s.
 GUIDE = (
@@ -63,10 +111,18 @@ SMALL = (
 BIGDL = ((1, 1, 17.18), (2, 1, 30.26), (2, 2, 61.13))
 
 
-def h200(model: str, size: int, clients: int) -> float:
-    """tokens/s of one replica on H200."""
-    deployment = Deployment(card_named(model), "bfloat16", None, "vllm", size)
-    return expect(deployment, device_of("nvidia-h200-sxm-141gb"), clients, PROMPT, OUTPUT).tokens_per_s
+def on_gpu(row: Row) -> float:
+    """tokens/s of one replica."""
+    shape = card_named(row.model)
+    if row.model == EIGHT:
+        shape = replace(shape, vocab=49152)
+    deployment = Deployment(shape, "bfloat16", None, "vllm", row.size, 1, row.stream_interval, row.cell)
+    return expect(deployment, device_of(row.gpu), row.clients, PROMPT, OUTPUT).tokens_per_s
+
+
+def error(row: Row) -> float:
+    """Predicted over measured, less one."""
+    return on_gpu(row) / row.mean - 1
 
 
 def guide(a100: int, h100: int, clients: int) -> float:
@@ -96,25 +152,42 @@ def percent(predicted: float, measured: float) -> str:
     return f"{100 * (predicted / measured - 1):+.1f} %"
 
 
+def _errors(rows: Iterable[Row]) -> str:
+    """Mean and worst of some rows."""
+    errors = [abs(100 * error(row)) for row in rows]
+    return f"{sum(errors) / len(errors):.1f} % ({max(errors):.1f} %)"
+
+
+def gpu_table() -> list[str]:
+    """Predicted and measured on GPUs, with the errors of the rows that set constants and of those that did not."""
+    lines = [
+        "| model | GPUs | clients | stream_interval | measured | predicted | error | aisimulate | its error |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in GPU:
+        measured = " to ".join(f"{value:,.1f}" for value in sorted(row.measured))
+        name = row.gpu.split("-")[1].upper() + (", a cell" if row.cell else "")
+        other = f"{row.aisimulate:,.1f} | {percent(row.aisimulate, row.mean)}" if row.aisimulate else " | "
+        lines.append(
+            f"| {row.model} | {row.size} x {name} | {row.clients} | {row.stream_interval} | {measured} "
+            f"| {on_gpu(row):,.1f} | {percent(on_gpu(row), row.mean)} | {other} |"
+        )
+    simulated = [abs(100 * (row.aisimulate / row.mean - 1)) for row in GPU if row.aisimulate]
+    theirs = f"{sum(simulated) / len(simulated):.1f} % ({max(simulated):.1f} %)"
+    for title, rows, last in (
+        ("mean (worst) error", GPU, theirs),
+        ("of H200, which set the constants", [row for row in GPU if row.gpu == H200], ""),
+        ("of H100, which set none", [row for row in GPU if row.gpu == H100], ""),
+    ):
+        lines.append(f"| {title} | | | | | | {_errors(rows)} | | {last} |")
+    return lines
+
+
 def tables() -> str:
     """The three tables in Markdown."""
-    lines = [
-        "| model | GPUs | clients | measured | predicted | error | aisimulate | its error |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    errors: list[tuple[float, float]] = []
-    for model, size, clients, measured, other in H200:
-        predicted = h200(model, size, clients)
-        errors.append((abs(predicted / measured - 1), abs(other / measured - 1)))
-        lines.append(
-            f"| {model} | {size} x H200 | {clients} | {measured:,.1f} | {predicted:,.1f} "
-            f"| {percent(predicted, measured)} | {other:,.1f} | {percent(other, measured)} |"
-        )
-    mean = [100 * sum(error[column] for error in errors) / len(errors) for column in (0, 1)]
-    worst = [100 * max(error[column] for error in errors) for column in (0, 1)]
+    lines = gpu_table()
     low, high = SINCE_GUIDE
     lines += [
-        f"| mean (worst) error | | | | | {mean[0]:.1f} % ({worst[0]:.1f} %) | | {mean[1]:.1f} % ({worst[1]:.1f} %) |",
         "",
         f"| replicas | clients | measured, vLLM 0.2.6 | predicted | error | at 1/{low} | at 1/{high} |",
         "|---|---|---|---|---|---|---|",

@@ -118,7 +118,8 @@ def main() -> int:
     plan = plan_here(asked.weights, asked.engine_args)
     (cell,) = plan.cells
     expected = ", ".join(f"{item.tokens_per_s:,.0f} tokens/s at {item.concurrency}" for item in cell.expected)
-    print(f"planned: {cell.build} on {cell.accelerator}, {expected}")
+    print(f"planned: {cell.build} on {cell.accelerator}, {cell.limits.max_num_seqs} requests at once; {expected}")
+    print(f"engine_args: {cell.engine_args}")
     with tempfile.TemporaryDirectory(prefix="hs", dir="/tmp") as name:
         process = start(cell, Path(name))
         try:

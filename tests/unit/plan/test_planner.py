@@ -9,7 +9,7 @@ import heteroserve.plan.efficiencies as table
 import pytest
 from heteroserve.facts.hardware import Problem
 from heteroserve.plan.planner import HostEntry
-from heteroserve.plan.schema import Plan
+from heteroserve.plan.schema import Plan, cell_digest
 
 from tests.unit.plan.estate import (
     AMX,
@@ -355,6 +355,38 @@ def test_weights_follow_speed() -> None:
     assert best.weight == 256
     ratio = least.expected[-1].tokens_per_s / best.expected[-1].tokens_per_s
     assert least.weight == pytest.approx(256 * ratio, abs=1)
+
+
+def test_gpu_cells_are_started_with_what_the_plan_chose() -> None:
+    def started(**more: object) -> tuple[int, dict[str, object]]:
+        (cell,) = plan_of(hosts("h200"), model("llama-3.1-8b", context=4096, max_replicas=1, **more)).cells
+        return cell.limits.max_num_seqs, cell.engine_args
+
+    requests, args = started()
+    assert requests >= 256
+    assert args["stream_interval"] > 1
+    assert args["max_num_batched_tokens"] >= requests
+    assert started(max_num_seqs=8)[0] == 8
+    assert started(engine_args={"stream_interval": 3})[1]["stream_interval"] == 3
+    tools = {"enable_auto_tool_choice": True, "tool_call_parser": "llama3_json"}
+    assert started(engine_args=tools)[1]["stream_interval"] == 1
+
+
+def test_an_option_bounds_the_wait_for_text() -> None:
+    request = model("llama-3.1-8b", context=4096, max_replicas=1)
+    (usual,) = plan_of(hosts("h200"), request).cells
+    (soon,) = plan_of(hosts("h200"), request, stream_gap_ms=20, token_ms=20).cells
+    assert soon.engine_args["stream_interval"] < usual.engine_args["stream_interval"]
+    assert soon.limits.max_num_seqs < usual.limits.max_num_seqs
+    assert soon.expected[-1].time_per_output_token_s <= 0.02
+
+
+def test_a_large_model_may_take_longer_to_start_and_that_restarts_no_cell() -> None:
+    (small,) = plan_of(hosts("h200"), model("llama-3.1-8b", max_replicas=1)).cells
+    plan = plan_of(hosts("h200"), model("llama-3.1-405b", context=8192))
+    assert small.start_s < 1100
+    assert plan.cells[0].start_s > 900 + 810e9 / 150e6 - 100
+    assert cell_digest(replace(small, start_s=7), plan.models[0]) == cell_digest(small, plan.models[0])
 
 
 def test_advice_says_what_one_more_host_adds() -> None:

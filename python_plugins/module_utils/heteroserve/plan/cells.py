@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from ..common.names import cell_prefix, natural, pool_name
+from . import efficiencies as table
 from .allocate import Board, Replica
 from .ports import Ports, port_names
 from .request import HostEntry, PlanOptions
@@ -65,8 +66,14 @@ def make_cells(
             own = ports.give(members)
         cells.append(_cell(name, members, own, board, hosts, options))
     weighed = _weigh(cells)
-    done = [replace(cell, digest=cell_digest(cell, models[cell.model])) for cell in weighed]
+    timed = [replace(cell, start_s=start_s(models[cell.model])) for cell in weighed]
+    done = [replace(cell, digest=cell_digest(cell, models[cell.model])) for cell in timed]
     return tuple(sorted(done, key=lambda cell: (cell.model, natural(cell.name))))
+
+
+def start_s(model: PlannedModel) -> int:
+    """Seconds that a cell of the model may take until it serves."""
+    return int(table.START.value + model.weight_bytes / table.SLOW_DISK.value)
 
 
 def _next_name(prefix: str, numbers: dict[str, int], taken: set[str]) -> str:

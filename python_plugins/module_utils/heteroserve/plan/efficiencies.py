@@ -39,11 +39,17 @@ MATMUL: dict[str, Efficiency] = {
 # Time that a step takes beside memory and arithmetic.
 # GPU_LAYER: tests/bench/gpu_kernels.py on an H200; the four products of a layer take 18 to 31 us (mean 24) more than
 # the roofline at 1, 32 and 282 tokens, for 7B and for half of 70B alike; fused norms and the like take the rest.
-# GPU_STEP and GPU_SEQUENCE are host time that no kernel shows: what vLLM on an H200 takes for Llama 2 7B at 1 and
-# at 256 clients beyond its kernels, rounded. The other three measurements in docs/plan.md had no part in them.
+# The next seven were set by the rows of docs/plan.md for H200, rounded; the rows for H100 had no part in them. The
+# engine's own process schedules and starts kernels; the server's process beside it turns tokens into text and sends
+# them. How fast a host's processor does that is not known to the plan: 0.069 to 0.092 ms a token on four hosts.
 GPU_LAYER = Efficiency(30e-6, "s a layer and step", "measured: starting and draining the kernels of a layer")
-GPU_STEP = Efficiency(0.4e-3, "s a step", "measured: scheduling, input preparation, sampling")
-GPU_SEQUENCE = Efficiency(20e-6, "s a sequence and step", "measured: bookkeeping, detokenising, streaming a token")
+GPU_STEP = Efficiency(0.5e-3, "s a step", "measured: scheduling, input preparation, sampling")
+GPU_SEQUENCE = Efficiency(12e-6, "s a sequence and step", "measured: scheduling, block tables, outputs")
+KV_MEMORY = Efficiency(0.75, "of the rate that weights are read at", "measured: paged attention")
+SERVER_TOKEN = Efficiency(25e-6, "s a token", "measured: decoding it into text")
+SERVER_PIECE = Efficiency(45e-6, "s a piece of text", "measured: JSON and HTTP; stream_interval tokens are one piece")
+SERVE_TOKEN = Efficiency(10e-6, "s a token", "measured: Ray Serve before vLLM's own server")
+PACE = Efficiency(6, "power", "measured: engine and server overlap, and wait for each other where both are as slow")
 GPU_REQUEST = Efficiency(10e-3, "s a request", "assumed: HTTP, tokenising, queueing until the first step")
 # CPU_*: vLLM served through the whole stack, SmolLM2-135M in float32 and bfloat16 at 1, 4 and 16 clients which ran on
 # the same two cores. CPU_STEP and CPU_SEQUENCE were set by these six rows together (docs/plan.md), to round figures.
@@ -100,6 +106,9 @@ GPU_WORKER_PROCESS = Efficiency(4.0 * GIB, "bytes of RAM an accelerator", "allow
 CPU_KV_SHARE = Efficiency(1 / 16, "of the host's memory", "modest: taken at start, used or not; 1 GiB at least")
 BODY_BYTES_PER_TOKEN = Efficiency(8, "bytes", "English is 4.4 a token; JSON escapes make 6 of a character")
 
+# How long a start may take before it counts as failed: not an expectation, but room for the slowest.
+START = Efficiency(900, "s", "three times the slowest start seen: 301 s, H100, nothing compiled, no bytecode")
+SLOW_DISK = Efficiency(150e6, "bytes/s", "assumed: a hard disk, or a store that all hosts read at once")
 # Above this a reader waits for the text; a CPU that is slower than this at one request is not used unless asked.
 SLOWEST_TOKEN = Efficiency(0.25, "s a token", "4 tokens/s: a person reads 4 to 5 words a second")
 # A prompt and answer rarely fill the context: KV capacity is judged with sequences of this part of it.

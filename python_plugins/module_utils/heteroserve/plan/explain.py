@@ -8,12 +8,12 @@ from typing import Any
 
 from ..common.names import natural, pool_name
 from .allocate import Board, HostState, Options, place_fairly, place_minimum
+from .batching import generating
 from .bays import HostShape
 from .fit import Fit
 from .memory import Misfit, Wanted
 from .remedies import nearest, remedy
 from .request import HostEntry, PlanOptions
-from .roofline import step_time
 from .schema import Cell, Pool, Reason
 
 KINDS_OF_ADVICE = 12  # host shapes that advice is given for, the most frequent first
@@ -195,10 +195,8 @@ def make_pools(cells: tuple[Cell, ...], board: Board, options: PlanOptions) -> t
 
 def _limits_of(fit: Fit, options: PlanOptions) -> tuple[str, str]:
     limits = fit.limits
-    batch = min(256, limits.max_num_seqs) if fit.engine == "vllm" else 1
-    context = options.prompt_tokens + options.output_tokens / 2
-    extra = batch * options.prompt_tokens / options.output_tokens
-    step = step_time(fit.deployment, fit.device, batch, context, extra)
+    batch = limits.max_num_seqs if fit.engine == "vllm" else 1
+    step = generating(fit.deployment, fit.device, options, batch)
     whole = limits.kv_cache_tokens // limits.max_model_len
     text = (
         f"KV cache holds {limits.kv_cache_tokens:,} tokens a replica: {whole} request{'s' if whole != 1 else ''} of "
@@ -206,8 +204,12 @@ def _limits_of(fit: Fit, options: PlanOptions) -> tuple[str, str]:
         f"{100 * min(1.0, (step.weights + step.attention) / step.total):.0f} % of it, arithmetic "
         f"{100 * min(1.0, step.compute / step.total):.0f} %"
     )
+    if fit.batching is not None:
+        every = fit.batching.stream_interval
+        text += f". No more at once: {fit.batching.requests_reason}. Text is sent every "
+        text += f"{f'{every} tokens' if every > 1 else 'token'}: {fit.batching.interval_reason}"
     room = limits.kv_cache_tokens // (options.prompt_tokens + options.output_tokens)
-    if fit.vendor != "cpu" and limits.max_num_seqs < 256 and room <= limits.max_num_seqs:
+    if fit.vendor != "cpu" and room <= limits.max_num_seqs:
         return "KV cache", text
     return step.limited_by, text
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..common.names import backend_name, weights_folder
 from ..inventory.models import ModelRequest
 from . import efficiencies as table
+from .batching import Batching, batching
 from .bays import Bay, HostShape, available
 from .builds import build_of
-from .memory import GB, Misfit, Wanted, cpu_limits, gpu_limits
+from .memory import GB, Misfit, Wanted, cpu_limits, gpu_cache_tokens, gpu_limits
 from .model_shape import QUANTIZATIONS, ModelShape, normal_dtype
 from .request import PlanOptions, splits
 from .roofline import Deployment, Device, expect
@@ -43,6 +45,7 @@ class Fit:
     deployment: Deployment
     limits: Limits
     engine_args: dict[str, Any]
+    batching: Batching | None  # of a GPU
     capacity: float  # bytes/s of memory bandwidth taken: what `share` shares out
     score: float  # expected tokens/s for each GB/s of capacity at the planned load
     cores: int = 0
@@ -53,9 +56,9 @@ class Fit:
         return (self.model, self.kind, self.engine, self.tensor_parallel_size, self.stages)
 
     def expected(self, replicas: int, options: PlanOptions) -> tuple[Expectation, ...]:
-        """What ``replicas`` of these do at 1, 32 and 256 requests each, as far as max_num_seqs lets them run."""
+        """What ``replicas`` of these do at 1, 32, 256 requests each and at max_num_seqs, as far as that lets them."""
         most = self.limits.max_num_seqs
-        levels = sorted({level for level in (1, 32, 256) if level <= most} | {min(most, 256)})
+        levels = sorted({level for level in (1, 32, 256) if level <= most} | {most})
         out = []
         for level in levels:
             one = expect(self.deployment, self.device, level, options.prompt_tokens, options.output_tokens)
@@ -181,7 +184,16 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
     if size > max(len(island) for island in bay.islands):
         device = replace(device, link="pcie", link_bandwidth=device.pcie_bandwidth)
     deployment = Deployment(wanted.shape, _dtype(wanted, bay), quantization, engine, size, stages)
-    limits = cpu_limits(wanted, deployment, bay, options) if cpu else gpu_limits(wanted, deployment, bay, options)
+    chosen = None
+    if cpu:
+        limits = cpu_limits(wanted, deployment, bay, options)
+    else:
+        cache_tokens = partial(gpu_cache_tokens, wanted, deployment, bay)
+        chosen = batching(
+            deployment, device, options, cache_tokens, wanted.request.max_num_seqs, wanted.request.engine_args
+        )
+        deployment = replace(deployment, stream_interval=chosen.stream_interval)
+        limits = gpu_limits(wanted, deployment, bay, chosen.max_num_seqs, chosen.max_num_batched_tokens)
     if isinstance(limits, Misfit) and deployment.dtype != wanted.planned.dtype:
         deployment = replace(deployment, dtype=wanted.planned.dtype)
         limits = cpu_limits(wanted, deployment, bay, options)
@@ -212,7 +224,8 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
         device=device,
         deployment=deployment,
         limits=limits,
-        engine_args=_engine_args(wanted, deployment, bay),
+        engine_args=_engine_args(wanted, deployment, bay, chosen),
+        batching=chosen,
         capacity=capacity,
         score=round(speed / capacity * 1e9, 6),
         cores=bay.unit_cores,
@@ -232,11 +245,11 @@ def _dtype(wanted: Wanted, bay: Bay) -> str:
 def _planned_load(limits: Limits, options: PlanOptions) -> tuple[int, int]:
     """Requests at once if each fills a quarter of the context, and how long their prompts then are."""
     length = max(options.prompt_tokens + options.output_tokens, int(limits.max_model_len * table.CONTEXT_FILL.value))
-    requests = max(1, min(limits.max_num_seqs, 256, limits.kv_cache_tokens // length))
+    requests = max(1, min(limits.max_num_seqs, limits.kv_cache_tokens // length))
     return requests, max(1, length - options.output_tokens)
 
 
-def _engine_args(wanted: Wanted, deployment: Deployment, bay: Bay) -> dict[str, Any]:
+def _engine_args(wanted: Wanted, deployment: Deployment, bay: Bay, chosen: Batching | None) -> dict[str, Any]:
     args: dict[str, Any] = {}
     if deployment.engine in CPU_QUANTIZATION:
         args["quantization"] = deployment.quantization
@@ -244,6 +257,9 @@ def _engine_args(wanted: Wanted, deployment: Deployment, bay: Bay) -> dict[str, 
         args["enforce_eager"] = True  # compiled kernels answered wrongly on some AVX-512 processors
     elif deployment.engine == "vllm":
         args["gpu_memory_utilization"] = table.GPU_MEMORY_SHARE.value
+    if chosen is not None and deployment.engine == "vllm":
+        args["max_num_batched_tokens"] = chosen.max_num_batched_tokens
+        args["stream_interval"] = chosen.stream_interval
     if deployment.engine == "vllm" and deployment.dtype != wanted.planned.dtype:
         args["dtype"] = deployment.dtype
     if deployment.pipeline_parallel_size > 1:

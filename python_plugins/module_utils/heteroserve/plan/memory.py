@@ -51,32 +51,46 @@ def activation_bytes(shape: ModelShape, size: int, tokens: int, sequences: int, 
     return layer + sequences * shape.vocab * (width + 8)
 
 
-def gpu_limits(wanted: Wanted, deployment: Deployment, bay: Bay, options: PlanOptions) -> Limits | Misfit:
-    """Memory of a GPU replica: vLLM takes its share of each accelerator and gives what is left to the KV cache."""
-    request, shape = wanted.request, wanted.shape
+def gpu_cache(wanted: Wanted, deployment: Deployment, bay: Bay, requests: int, step_tokens: int) -> tuple[int, int]:
+    """Bytes that each accelerator of a replica has for the KV cache, and bytes of overhead beside the weights.
+
+    vLLM takes its share of each accelerator and gives what is left to the KV cache.
+    """
     size, stages = deployment.tensor_parallel_size, deployment.pipeline_parallel_size
-    context = wanted.planned.context
-    asked = request.max_num_seqs or 256
-    budget = gpu_memory(bay.device)
-    weights = shape.weight_bytes(deployment.dtype, deployment.quantization) // (size * stages)
+    weights = wanted.shape.weight_bytes(deployment.dtype, deployment.quantization) // (size * stages)
     overhead = table.GPU_CONTEXT.value + table.GPU_GRAPHS.value
     overhead += table.GPU_COLLECTIVES.value if size * stages > 1 else 0
-    overhead += activation_bytes(shape, size, int(table.BATCHED_TOKENS.value), asked)
-    token = kv_bytes_on_device(shape, deployment)
-    left = budget - weights - int(overhead)
-    cache = left if request.kv_cache_gib is None else int(request.kv_cache_gib * GIB) // (size * stages)
+    overhead += activation_bytes(wanted.shape, size, step_tokens, requests)
+    return gpu_memory(bay.device) - weights - int(overhead), int(overhead)
+
+
+def gpu_cache_tokens(wanted: Wanted, deployment: Deployment, bay: Bay, requests: int, step_tokens: int) -> int:
+    """Tokens of KV cache, no more than the model's entry asks for."""
+    devices = deployment.tensor_parallel_size * deployment.pipeline_parallel_size
+    left, _ = gpu_cache(wanted, deployment, bay, requests, step_tokens)
+    asked = wanted.request.kv_cache_gib
+    cache = left if asked is None else min(left, int(asked * GIB) // devices)
+    return max(0, cache) // kv_bytes_on_device(wanted.shape, deployment)
+
+
+def gpu_limits(wanted: Wanted, deployment: Deployment, bay: Bay, requests: int, step_tokens: int) -> Limits | Misfit:
+    """Memory of a GPU replica that runs ``requests`` at once, in steps of at most ``step_tokens``."""
+    request, context = wanted.request, wanted.planned.context
+    devices = deployment.tensor_parallel_size * deployment.pipeline_parallel_size
+    left, overhead = gpu_cache(wanted, deployment, bay, requests, step_tokens)
+    token = kv_bytes_on_device(wanted.shape, deployment)
+    cache = left if request.kv_cache_gib is None else int(request.kv_cache_gib * GIB) // devices
     if cache > left or cache < context * token:
-        return _short_of_memory(wanted, deployment, bay, max(context * token, min(cache, 1 << 60)), left, int(overhead))
-    tokens = cache // token
-    sequences = request.max_num_seqs or max(1, min(256, tokens // (options.prompt_tokens + options.output_tokens)))
-    devices = size * stages
+        return _short_of_memory(wanted, deployment, bay, max(context * token, min(cache, 1 << 60)), left, overhead)
+    budget = gpu_memory(bay.device)
+    workers = int(table.GPU_WORKER_PROCESS.value) * devices
     return Limits(
         max_model_len=context,
-        max_num_seqs=sequences,
+        max_num_seqs=requests,
         kv_cache_bytes=cache * devices,
-        kv_cache_tokens=tokens,
-        memory_bytes=(budget if request.kv_cache_gib is None else weights + int(overhead) + cache) * devices,
-        host_memory_bytes=int(table.RAY_PROCESSES.value) * stages + int(table.GPU_WORKER_PROCESS.value) * devices,
+        kv_cache_tokens=cache // token,
+        memory_bytes=(budget if request.kv_cache_gib is None else budget - left + cache) * devices,
+        host_memory_bytes=int(table.RAY_PROCESSES.value) * deployment.pipeline_parallel_size + workers,
     )
 
 

@@ -43,6 +43,8 @@ class PlanOptions:
     provided: tuple[str, ...] = ()  # builds whose images the site provides (images_references)
     prompt_tokens: int = bounded(32, least=1)  # lengths that the expectations are for
     output_tokens: int = bounded(256, least=1)
+    stream_gap_ms: float = bounded(100, above=0)  # longest wait of a reader between two pieces of text
+    token_ms: float = bounded(100, above=0)  # longest that a token may take, with all requests that run at once
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 A step of the engine generates one token for every running request. Its time is the sum of
 linear layers (reading the weights and multiplying by them, joined as a root of squares because the two overlap
 well apart from the knee where they are equal), attention (reading the KV cache), all-reduce between the
-accelerators of a replica, and the engine's own time (a layer, a step, a sequence). All times are seconds.
+accelerators of a replica, and the engine's own time (a layer, a step, a sequence). A GPU's engine has the next step
+under way while the server beside it turns tokens into text and sends it: the slower of the two sets the pace.
+All times are seconds.
 """
 
 from __future__ import annotations
@@ -43,11 +45,16 @@ class Deployment:
     engine: str
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
+    stream_interval: int = 1  # tokens that are sent together
+    ray_serve: bool = True  # before the engine's own server
 
 
 @dataclass(frozen=True)
 class Step:
-    """Seconds of one step, by part; ``weights`` and ``compute`` overlap, ``linear`` is what both take together."""
+    """Seconds of one step, by part; ``weights`` and ``compute`` overlap, ``linear`` is what both take together.
+
+    ``server`` is what the server's process needs for the tokens of a step; the engine does not wait for it.
+    """
 
     weights: float
     compute: float
@@ -55,15 +62,24 @@ class Step:
     attention: float
     all_reduce: float
     overhead: float
+    server: float = 0.0
+
+    @property
+    def engine(self) -> float:
+        """Seconds that the engine takes."""
+        return self.linear + self.attention + self.all_reduce + self.overhead
 
     @property
     def total(self) -> float:
-        """Seconds from one token of a request to its next."""
-        return self.linear + self.attention + self.all_reduce + self.overhead
+        """Seconds from one token of a request to its next: of the slower process, more where both are as slow."""
+        sharp = table.PACE.value
+        return float((self.engine**sharp + self.server**sharp) ** (1 / sharp))
 
     @property
     def limited_by(self) -> str:
         """The part that takes longest, in an operator's words."""
+        if self.server > self.engine:
+            return "sending text (host)"
         linear = "memory bandwidth" if self.weights >= self.compute else "compute"
         parts = {
             linear: self.linear,
@@ -108,7 +124,8 @@ def step_time(deployment: Deployment, device: Device, batch: float, context: flo
     flops = 2 * shape.multiplied_parameters * tokens + shape.attention_flops(int(context)) * tokens
     compute = flops / parts / compute_rate(device, deployment)
     kv_share = max(1, ceil(shape.kv_heads / parts)) / shape.kv_heads
-    attention = batch * context * shape.kv_bytes_per_token(deployment.dtype) * kv_share / rate
+    kv_rate = rate * (1.0 if device.vendor == "cpu" else table.KV_MEMORY.value)
+    attention = batch * context * shape.kv_bytes_per_token(deployment.dtype) * kv_share / kv_rate
     return Step(
         weights=weights,
         compute=compute,
@@ -116,6 +133,7 @@ def step_time(deployment: Deployment, device: Device, batch: float, context: flo
         attention=attention,
         all_reduce=_all_reduce(deployment, device, tokens),
         overhead=_overhead(deployment, device, batch),
+        server=_server(deployment, device, batch),
     )
 
 
@@ -136,6 +154,16 @@ def _overhead(deployment: Deployment, device: Device, batch: float) -> float:
     step = table.CPU_STEP if cpu else table.GPU_STEP
     sequence = table.CPU_SEQUENCE if cpu else table.GPU_SEQUENCE
     return deployment.shape.layers * layer.value + step.value + sequence.value * batch
+
+
+def _server(deployment: Deployment, device: Device, batch: float) -> float:
+    """On processors it shares their cores with the engine, and is part of what a sequence takes there."""
+    if device.vendor == "cpu" or deployment.engine not in BATCHING_ENGINES:
+        return 0.0
+    token = table.SERVER_TOKEN.value + table.SERVER_PIECE.value / deployment.stream_interval
+    token += table.SERVE_TOKEN.value if deployment.ray_serve else 0.0
+    # All stages' requests pass the one server, while a stage sees its part of them.
+    return batch * deployment.pipeline_parallel_size * token
 
 
 def expect(

@@ -89,6 +89,7 @@ class Cell:
     weight: int  # share of the gateway's traffic, from expected tokens/s, 1 to 256
     expected: tuple[Expectation, ...]
     address: str = ""  # on which it listens: of its first host
+    start_s: int = 900  # seconds that a start may take, with weights on a slow disk and nothing compiled before
     digest: str = ""  # changes whenever carrying the cell out would do something else
 
 
@@ -150,8 +151,10 @@ def cell_digest(cell: Cell, model: PlannedModel) -> str:
     """Hash of all that a restart of the cell would carry out: not the weight, the expectations or the old digest."""
     material = to_dict(replace(cell, weight=0, expected=(), digest=""))
     material["model"] = to_dict(model)
-    for derived, key in ((material, "address"), (material["model"], "folder"), (material["model"], "backend")):
-        del derived[key]  # they follow from what is in it
+    for key in ("address", "start_s"):
+        del material[key]  # they follow from what is in it
+    for key in ("folder", "backend"):
+        del material["model"][key]
     for replica in material["replicas"]:
         if replica["first_core"] is None:
             del replica["first_core"]  # nothing is bound: such a cell is what it was before there was this field
