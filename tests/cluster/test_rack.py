@@ -333,6 +333,7 @@ def test_a_host_is_lost_and_returns(cluster: Cluster) -> None:
     disturbed(cluster, "an agent stopped and started", lose)
 
 
+@pytest.mark.long("two minutes; pods do not depend on what is restarted: a lost host, and reloads in test_gateway.py")
 def test_the_operator_the_server_and_the_gateway_are_restarted(cluster: Cluster) -> None:
     """One after the other under one load, each when all cells are up again."""
     operator = ("-n", "kuberay-operator", "deployment/kuberay-operator")
