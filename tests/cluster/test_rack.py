@@ -300,7 +300,7 @@ def test_an_update_that_fails_stops_and_is_taken_back(cluster: Cluster, pytestco
 
     def update() -> None:
         # As the update before, by the stage alone: site.yml takes the same steps.
-        done = cluster.try_play("site.yml", "--tags", "plan,serving")
+        done = cluster.try_play("site.yml", "--tags", "facts,plan,serving")
         assert done.returncode != 0
         printed.append(done.stdout)
 
@@ -397,10 +397,8 @@ def test_cells_that_are_not_planned_any_more_go_without_a_failed_request(cluster
     """One of two cells of a model, and all of another model."""
     cluster.settings["models"] = [{**cluster.settings["models"][-1], "max_replicas": 1}]
     cluster.write()
-    # The inventory of models alone is another: what the hosts have is known.
-    load = disturbed(
-        cluster, "two cells removed", lambda: cluster.play("site.yml", "--tags", "plan,serving,gateway"), goes=2
-    )
+    what = "facts,plan,serving,gateway"
+    load = disturbed(cluster, "two cells removed", lambda: cluster.play("site.yml", "--tags", what), goes=2)
     assert load.streamed.cut == []
     assert nodes_of(cluster, "") == ["agent-1"]
     (cell,) = serving.planned(cluster)
