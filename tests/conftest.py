@@ -24,7 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Quick tests first: lint, then units, then the real stack. Long ones only where they are asked for.
 
-    Side by side, the longest files first, so that no core is left with nothing to do at the end.
+    Side by side, the longest files first, so that no core is left with nothing to do at the end. Molecule's two files
+    do not start together: the second would wait for the image of the hosts, which the first has to build.
     """
     for item in items:
         marker = item.get_closest_marker("long")
@@ -32,8 +33,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"{marker.args[0]}; ./heteroserve test --long runs it"))
     order = ["lint", "unit", "bench", "integration", "images", "molecule", "cluster"]
     if hasattr(config, "workerinput"):
-        order = ["cluster", "molecule", "integration", "images", "lint", "bench", "unit"]
-    items.sort(key=lambda item: order.index(Path(item.path).relative_to(ROOT / "tests").parts[0]))
+        order = ["cluster", "molecule/test_kernel", "images", "molecule", "integration/test_local", "integration"]
+        order += ["lint", "bench", "unit"]
+
+    def place(item: pytest.Item) -> int:
+        path = Path(item.path).relative_to(ROOT / "tests").as_posix()
+        return next(number for number, start in enumerate(order) if path.startswith(start))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -171,6 +171,7 @@ BREAKS = {
     "no port for Serve": Break(
         r"the head's container has no port named `serve` \(it has .*http.*\), so the cell's node port leads nowhere",
         _port,
+        long=ONE_MORE,
     ),
     "an application that is no YAML": Break(r"the cell's serveConfigV2 is no YAML: yaml: ", _no_yaml, long=ONE_MORE),
     "a lost worker": Break(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import http.client
 import json
@@ -45,6 +46,7 @@ FROM_ONE_ADDRESS = 200  # connections
 BODY = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
 LONGEST = 245760  # of a request's body; its buffer is 16 KiB longer
 SLOTS = 8  # requests that a cell answers at once
+CELLS = ("a-0", "a-1", "b-0")
 
 
 class Cell(ThreadingHTTPServer):
@@ -186,6 +188,24 @@ def planned_cell(name: str, model: str, port: int) -> dict[str, object]:
     }
 
 
+def settled(url: str, stats_port: int) -> None:
+    """Wait until a HAProxy has seen that every cell is well, and its endpoints answer."""
+    deadline = time.monotonic() + 15
+    while True:
+        try:
+            text = httpx.get(f"http://127.0.0.1:{stats_port}/;csv", timeout=2).text
+            rows = csv.DictReader(text.lstrip("# ").splitlines())
+            checked = [(row["status"], row["check_status"]) for row in rows if row["svname"] in CELLS]
+            # While checks fail a server is "UP 1/2", and before the first one nothing is known of it.
+            if len(checked) == len(CELLS) and {*checked} == {("UP", "L7OK")}:
+                httpx.get(f"{url}/v1/models", timeout=2)
+                return
+        except httpx.HTTPError:
+            pass
+        assert time.monotonic() < deadline, "the gateway does not see that all cells are well"
+        time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def gateway(root: Path, scratch: Path) -> Iterator[Gateway]:
     made = installation(root, scratch / "gateway", 27000)
@@ -213,8 +233,9 @@ def gateway(root: Path, scratch: Path) -> Iterator[Gateway]:
     assert done.returncode == 0, done.stdout + done.stderr
     again = made.run("run", *arguments)
     assert changed(again.stdout) == 0, again.stdout
-    time.sleep(2)
-    yield Gateway(made, cells)
+    found = Gateway(made, cells)
+    settled(found.url, made.ports["gateway_stats_port"])
+    yield found
     processes.end(processes.INSTALLATION, str(made.state), grace_s=5)
     for cell in cells:
         cell.shutdown()
@@ -230,7 +251,7 @@ def well(gateway: Gateway) -> Iterator[None]:
         cell.healthy, cell.broken, cell.failing, cell.knows = True, False, False, "Paris"
         cell.awake.set()
     if ill:
-        time.sleep(2.5)
+        settled(gateway.url, gateway.installation.ports["gateway_stats_port"])
 
 
 def error(response: httpx.Response) -> tuple[int, str]:
@@ -423,7 +444,7 @@ def beside(gateway: Gateway, request: pytest.FixtureRequest) -> Iterator[Beside]
             command = [program, "-W", "-S", f"{folder}/{part}-master.sock", "-f", str(folder / f"{part}.cfg")]
             running.append(ends.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL)))
             ends.callback(running[-1].terminate)
-        time.sleep(2)
+        settled("http://127.0.0.1:27005", 27006)
         yield Beside(gateway.installation, gateway.cells, "http://127.0.0.1:27005", tuple(running), folder)
 
 

@@ -11,10 +11,16 @@ import subprocess
 import sys
 import zipfile
 import zipimport
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ansible import constants
+from ansible.executor import module_common
+from ansible.parsing.dataloader import DataLoader
 
+from python_plugins.callback import bytecode
 from python_plugins.callback.bytecode import Payload
 
 ROOT = Path(__file__).parents[3]
@@ -65,3 +71,66 @@ def test_python_uses_bytecode_of_its_own_version_alone(tmp_path: Path, of_anothe
     found: dict[str, int] = {}
     exec(code, found)
     assert found["answer"] == 42
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of what is kept between runs, empty, and Ansible as the callback leaves it."""
+    monkeypatch.setattr(bytecode, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(module_common, "_compile_module_ast", bytecode.Source)
+    monkeypatch.setattr(module_common.ModuleDepFinder, "__init__", bytecode.found_imports)
+    bytecode.kept.cache_clear()
+    yield tmp_path / "cache" / "modules"
+    bytecode.kept.cache_clear()
+
+
+def imports(text: str) -> set[tuple[str, ...]]:
+    tree = module_common._compile_module_ast("m", text)
+    return set(module_common.ModuleDepFinder("ansible.modules.m", tree).submodules)
+
+
+def test_what_a_file_imports_is_kept_by_its_text(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = "from ansible.module_utils.basic import AnsibleModule\n"
+    found = imports(first)
+    assert found == {("ansible", "module_utils", "basic", "AnsibleModule")}
+    assert len(list(kept.glob("*.json"))) == 1
+    assert imports(first.replace("basic", "urls")) == {("ansible", "module_utils", "urls", "AnsibleModule")}
+    monkeypatch.setattr(bytecode, "parse", None)  # nobody may ask for it
+    assert imports(first) == found
+
+
+def test_half_a_file_is_not_kept_and_a_wrong_one_is_said(kept: Path) -> None:
+    with pytest.raises(Exception, match="Unable to compile"):
+        imports("from ansible import (\n")
+    assert list(kept.iterdir()) == []
+
+
+def test_bytecode_is_kept_by_text_and_name(kept: Path) -> None:
+    made = {bytecode.compiled("a = 1\n", "a.py"), bytecode.compiled(b"a = 2\n", "a.py")}
+    made |= {bytecode.compiled("a = 1\n", "b.py"), bytecode.compiled("a = 1\n", "a.py")}
+    assert len(made) == len(list(kept.iterdir())) == 3
+    assert {path.read_bytes() for path in kept.iterdir()} == made
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.mkdir(parents=True)
+    kept.chmod(0o777)
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path / "run"))
+    assert bytecode.kept() == tmp_path / "run" / "modules"
+
+
+def test_vars_files_are_read_again_when_they_change(tmp_path: Path) -> None:
+    file, loader = tmp_path / "vars.yml", DataLoader()
+    options: dict[str, Any] = {"cache": "vaulted", "unsafe": True, "trusted_as_template": True}
+
+    def loaded() -> Any:
+        return bytecode.load_once(loader, str(file), **options)
+
+    file.write_text("a: 1\n")
+    assert loaded() == {"a": 1}
+    assert loaded() is loaded()
+    file.write_text("a: 22\n")
+    assert loaded() == {"a": 22}
