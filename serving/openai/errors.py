@@ -27,8 +27,12 @@ class Refusal(Exception):
 
 
 def body(message: str, kind: str, status: int, param: str | None = None) -> dict[str, Any]:
-    """An error's JSON."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": status}}
+    """An error's JSON. What it repeats of a request may hold halves of surrogate pairs, which no answer can carry."""
+    return {"error": {"message": _utf8(message), "type": kind, "param": param and _utf8(param), "code": status}}
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def of_validation(errors: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -40,10 +44,7 @@ def of_validation(errors: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     lines = [f"  {place(error)}: {error.get('msg', 'is wrong')}" for error in errors]
     title = f"{len(lines)} validation error{'s' if len(lines) != 1 else ''}:"
-    # What pydantic repeats of the request may hold halves of surrogate pairs, which no answer can carry.
-    text = "\n".join([title, *lines]).encode("utf-8", "replace").decode()
-    param = place(errors[0]).encode("utf-8", "replace").decode() if errors else None
-    return body(text, HTTPStatus.BAD_REQUEST.phrase, 400, param)
+    return body("\n".join([title, *lines]), HTTPStatus.BAD_REQUEST.phrase, 400, place(errors[0]) if errors else None)
 
 
 def too_long(limit: int, prompt: int, asked: int) -> Refusal:

@@ -65,7 +65,7 @@ def chat_prompt(engine: Engine, request: ChatRequest) -> list[int]:
         return engine.text.encode(text, request.add_special_tokens)
     except (ValueError, TypeError) as fault:  # UnicodeError is a ValueError
         words = "messages: this is no text that has a UTF-8 form." if isinstance(fault, UnicodeError) else str(fault)
-        raise errors.Refusal(words.encode("utf-8", "replace").decode(), "messages") from fault
+        raise errors.Refusal(words, "messages") from fault
 
 
 def completion_prompts(engine: Engine, request: CompletionRequest) -> list[list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import heteroserve.plan.efficiencies as table
 import pytest
@@ -447,3 +448,31 @@ def test_bfloat16_is_not_emulated_where_nobody_asks_for_it() -> None:
     tight = {"host": HostEntry(this_machine(memory_gib=16, isa=("avx2",)))}
     (large,) = plan_of(tight, model("llama-3.2-3b", cpu=True)).cells
     assert "dtype" not in large.engine_args
+
+
+def test_one_model_has_a_replica_of_each_engine_that_it_asks_for() -> None:
+    asked = model("smollm2-135m", engines=("vllm", "onnx", "bigdl"), max_replicas=3)
+    plan = plan_of({"here": HostEntry(this_machine(cores=3))}, asked, runtime="ray")
+    assert sorted(cell.engine for cell in plan.cells) == ["bigdl", "onnx", "vllm"]
+    assert len({cell.name for cell in plan.cells}) == 3
+    assert max(cell.weight for cell in plan.cells) == 256
+    by_speed = sorted(plan.cells, key=lambda cell: cell.expected[-1].tokens_per_s)
+    assert [cell.weight for cell in by_speed] == sorted(cell.weight for cell in plan.cells)
+    shared = sorted(one.first_core for cell in plan.cells for one in cell.replicas if one.first_core is not None)
+    assert shared == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"engines": ("vllm", "echo")}, "engines: found 'echo', this runtime has vllm and onnx and bigdl"),
+        ({"engines": ("vllm", "onnx"), "engine": "vllm"}, "name them in one of the two"),
+        ({"engines": ("vllm", "vllm")}, "each can be named once"),
+        ({"engines": ("vllm", "onnx"), "quantization": "int8"}, "is of one engine"),
+        ({"engines": ("vllm", "onnx"), "max_replicas": 1}, "less than the 2 engines"),
+    ],
+)
+def test_engines_that_contradict_something_are_refused(keys: dict[str, Any], words: str) -> None:
+    plan = plan_of({"here": HostEntry(this_machine())}, model("smollm2-135m", **keys), runtime="ray")
+    assert not plan.cells
+    assert words in reason_of(plan, "smollm2-135m")

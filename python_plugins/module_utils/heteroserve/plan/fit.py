@@ -66,6 +66,14 @@ class Fit:
 
 def fits(wanted: Wanted, host: HostShape, options: PlanOptions, stages: int = 1) -> tuple[list[Fit], list[Misfit]]:
     """Every way to run a replica on an empty host of this shape, and why the other ways fail."""
+    if wanted.request.engines:
+        each = [
+            fits(replace(wanted, request=replace(wanted.request, engine=engine, engines=())), host, options, stages)
+            for engine in wanted.request.engines
+        ]
+        every = [fit for some, _ in each for fit in some]
+        every.sort(key=lambda fit: (-fit.score, fit.tensor_parallel_size, fit.bay))
+        return every, [misfit for _, some in each for misfit in some]
     found: list[Fit] = []
     failed: list[Misfit] = []
     if wanted.request.hosts and wanted.name not in host.allowed:
@@ -278,4 +286,5 @@ def want(request: ModelRequest, shape: ModelShape) -> Wanted:
         folder=weights_folder(request.name),
         backend=backend_name(request.name),
     )
-    return Wanted(request, shape, planned)
+    least = max(request.min_replicas, len(request.engines))
+    return Wanted(replace(request, min_replicas=least), shape, planned)
