@@ -19,7 +19,7 @@ from serving.engines.sampling import Logits
 from serving.engines.stepping import SteppingEngine
 
 CONVERTER = "serving.engines.bigdl_convert"
-FORMAT = "1"  # of what the converter makes; raise it when that changes
+FORMAT = "2"  # of what the converter makes; raise it when that changes
 
 
 class Arguments(BaseModel):
@@ -37,7 +37,7 @@ class Arguments(BaseModel):
 class BigdlModel:
     """The model, and keys and values of each slot as the model returned them."""
 
-    def __init__(self, folder: Path, slots: int, threads: int) -> None:
+    def __init__(self, folder: Path, precision: str, slots: int, threads: int) -> None:
         # Threads that wait for the next product would take the cores of everything else, the server's too; on two cores
         # that others used as well an answer took 40 times as long. The library reads this when it is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -47,7 +47,9 @@ class BigdlModel:
 
         self._torch = torch
         torch.set_num_threads(threads)
-        self._model: Any = AutoModelForCausalLM.load_low_bit(str(folder), trust_remote_code=False).eval()
+        self._model: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder), load_in_low_bit=precision, trust_remote_code=False
+        ).eval()
         self.slots, self.vocabulary = slots, int(self._model.config.vocab_size)
         self._held: list[Any] = [None] * (slots + 1)
 
@@ -84,6 +86,6 @@ def load(path: str, arguments: Arguments) -> SteppingEngine:
     from serving.openai.text import CheckpointText
 
     folder = converted(Path(path), "bigdl", FORMAT, arguments.quantization, CONVERTER)
-    model = BigdlModel(folder, arguments.max_num_seqs, arguments.threads or own_threads())
+    model = BigdlModel(folder, arguments.quantization, arguments.max_num_seqs, arguments.threads or own_threads())
     text = CheckpointText(Path(path), folder / "tokenizer.json")
     return SteppingEngine(model, text, arguments.max_model_len, arguments.kv_cache_tokens)

@@ -41,7 +41,7 @@ def optimum(folder: str, threads: int) -> Loop:
     import torch
     from optimum.onnxruntime import ORTModelForCausalLM, ORTQuantizer
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer
 
     target = f"{folder.rstrip('/')}-optimum"
     if not os.path.exists(f"{target}-int8"):
@@ -52,7 +52,8 @@ def optimum(folder: str, threads: int) -> Loop:
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     model = ORTModelForCausalLM.from_pretrained(f"{target}-int8", session_options=options)
-    ids = AutoTokenizer.from_pretrained(folder)(PROMPT, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    ids = torch.tensor([tokenizer.encode(PROMPT, add_special_tokens=False).ids])
 
     def run(clients: int, tokens: int) -> None:
         given: Any = ids.repeat(clients, 1)
