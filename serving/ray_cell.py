@@ -40,6 +40,7 @@ class CellProcess(BaseModel):
     temp_dir: Path = Field(description="Ray's sessions and sockets: short, because a socket's path has 107 bytes")
     token_file: Path = Field(description="Ray's authentication token, mode 0600")
     application_file: Path = Field(description="the Serve configuration that ray_app applied last")
+    converted: Path = Field(description="weights in the engines' own formats, of all cells of the host")
     kv_cache_bytes: int = Field(ge=0, description="KV cache of a replica")
     sequences: int = Field(gt=0, description="requests that its replicas run at once, together")
 
@@ -95,6 +96,7 @@ def environment(cell: CellProcess) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(cell.ports["fallback_grpc"]),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(cell.ports["replica_min"]),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(cell.ports["replica_max"]),
+        "HETEROSERVE_CONVERTED": str(cell.converted),
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, cell.gpus)),
     }
     if cell.address == "127.0.0.1":

@@ -109,3 +109,12 @@ def bind(share: Share, system: Path = SYSTEM) -> str:
     os.sched_setaffinity(0, {cpu for cpus in own for cpu in cpus})
     missing = f", {share.cores - len(own)} fewer than planned" if len(own) < share.cores else ""
     return f"{len(own)} cores{missing}: threads on CPUs {variables['VLLM_CPU_OMP_THREADS_BIND']}"
+
+
+def own_threads(system: Path = SYSTEM) -> int:
+    """A thread for each core that this process may use: two on one core would compete for its vector units."""
+    allowed = os.sched_getaffinity(0)
+    try:
+        return max(1, sum(bool(allowed & set(core.cpus)) for core in read_cores(system)))
+    except (OSError, ValueError):
+        return max(1, len(allowed))

@@ -5,27 +5,34 @@ the others (image, environment, plan, Ray Serve), so that a test of those waits 
 inventory asks for ``engine: echo`` and lists the build ``echo``.
 """
 
+from __future__ import annotations
+
 import asyncio
-import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from ray import serve
+from pydantic import BaseModel, ConfigDict, Field
+
+from serving.engines.protocol import Sampling, Token
 
 # What the health check and clients' tests ask of every endpoint; any other prompt is its own answer.
 KNOWN = {"capital of france": "The capital of France is Paris.", "one, two, three": " four, five, six"}
-# Engine arguments, with what they are if left out. All times are seconds.
-ARGUMENTS: dict[str, Any] = {
-    "max_model_len": 4096,  # tokens that prompt and answer may have together
-    "start_s": 0.0,  # what a replica waits before it is ready
-    "answer_s": 0.0,  # before the first token of an answer
-    "token_s": 0.0,  # after each token
-}
-web = FastAPI()
+END = 0  # the token that ends an answer
+SECONDS = Field(default=0.0, ge=0)
+
+
+class Arguments(BaseModel):
+    """Engine arguments. All times are seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_model_len: int = Field(default=4096, gt=0, description="tokens that prompt and answer may have together")
+    max_num_seqs: int = Field(default=256, gt=0, description="answers at once")
+    start_s: float = SECONDS  # what a replica waits before it is ready
+    answer_s: float = SECONDS  # before the first token of an answer
+    token_s: float = SECONDS  # after each token
 
 
 def tokens_of(text: str) -> list[str]:
@@ -33,124 +40,61 @@ def tokens_of(text: str) -> list[str]:
     return re.findall(r"\s*\S{1,4}", text)
 
 
-def settings_of(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The engine's arguments with the defaults. Raises ``ValueError`` for one that it does not know."""
-    for name in arguments:
-        if name not in ARGUMENTS:
-            raise ValueError(f"Unknown engine argument: {name}")
-    return {**ARGUMENTS, **arguments}
+class EchoText:
+    """A vocabulary of all texts: a token's number is its text's bytes."""
+
+    has_tools = False
+    eos_ids = frozenset([END])
+    defaults: Mapping[str, float] = {}
+
+    def encode(self, text: str, special: bool) -> list[int]:
+        """Tokens of a text."""
+        return [int.from_bytes(b"\x01" + piece.encode(), "big") for piece in tokens_of(text)]
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """The text of tokens."""
+        return "".join(
+            number.to_bytes((number.bit_length() + 7) // 8, "big")[1:].decode(errors="replace") for number in ids
+        )
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> str:
+        """The contents of all messages."""
+        return " ".join(str(message.get("content") or "") for message in messages)
+
+    def tool_style(self) -> str | None:
+        """It calls no tools."""
+        return None
 
 
-def prompt_of(body: dict[str, Any], chat: bool) -> str:
-    """The text that is answered. Raises ``ValueError`` where the request has none."""
-    if not chat:
-        if not isinstance(body.get("prompt"), str):
-            raise ValueError("prompt: a string is expected")
-        return str(body["prompt"])
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages or not isinstance(messages[-1].get("content"), str):
-        raise ValueError("messages: a list is expected, whose last content is a string")
-    return " ".join(str(message.get("content") or "") for message in messages)
-
-
-def answer_to(prompt: str) -> list[str]:
-    """Tokens of the answer."""
-    known = next((text for words, text in KNOWN.items() if words in prompt.lower()), prompt)
-    return tokens_of(known)
-
-
-def error(status: int, message: str, kind: str, code: str | None = None) -> JSONResponse:
-    """An error as OpenAI's clients read it."""
-    body = {"message": message, "type": kind, "param": None, "code": code or status}
-    return JSONResponse({"error": body}, status_code=status)
-
-
-@serve.deployment(name="echo")
-@serve.ingress(web)
 class Echo:
-    """One replica."""
+    """The engine. Its answer is certain: whatever a request says of sampling is honoured by it."""
 
-    def __init__(self, model: str, arguments: dict[str, Any]) -> None:
-        self.model = model
-        self.settings = settings_of(arguments)
-        time.sleep(self.settings["start_s"])
+    text = EchoText()
+    vocabulary = None
+    cannot = frozenset(["logit_bias", "min_tokens", "ignore_eos"])
 
-    @web.get("/health")
-    def health(self) -> Response:
-        return Response()
+    def __init__(self, settings: Arguments) -> None:
+        self._settings = settings
+        self.max_model_len, self.max_num_seqs = settings.max_model_len, settings.max_num_seqs
 
-    @web.get("/v1/models")
-    def models(self) -> dict[str, Any]:
-        one = {"id": self.model, "object": "model", "created": 0, "owned_by": "heteroserve"}
-        return {"object": "list", "data": [{**one, "max_model_len": self.settings["max_model_len"]}]}
+    async def generate(self, prompt: Sequence[int], wanted: Sampling) -> AsyncGenerator[Token, None]:
+        """What was asked, token by token."""
+        asked = self.text.decode(prompt)
+        said = next((text for words, text in KNOWN.items() if words in asked.lower()), asked)
+        await asyncio.sleep(self._settings.answer_s)
+        for token in [*self.text.encode(said, special=False), END][: wanted.max_tokens]:
+            yield Token(token, 0.0, ((token, 0.0),) if wanted.logprobs else ())
+            if token != END:
+                await asyncio.sleep(self._settings.token_s)
 
-    @web.post("/v1/chat/completions")
-    async def chat(self, request: Request) -> Response:
-        return await self._answer(request, chat=True)
+    def check(self) -> None:
+        """It cannot fail."""
 
-    @web.post("/v1/completions")
-    async def completion(self, request: Request) -> Response:
-        return await self._answer(request, chat=False)
-
-    async def _answer(self, request: Request, chat: bool) -> Response:
-        try:
-            body = dict(await request.json())
-            prompt = prompt_of(body, chat)
-        except (TypeError, AttributeError, ValueError) as fault:
-            return error(400, str(fault), "BadRequestError")
-        if body.get("model") != self.model:
-            known = f"The model `{body.get('model')}` does not exist."
-            return error(404, known, "NotFoundError", "model_not_found")
-        count, limit = len(tokens_of(prompt)), self.settings["max_model_len"]
-        if count >= limit:
-            text = f"This model's maximum context length is {limit} tokens. Your prompt has {count}."
-            return error(400, text, "BadRequestError")
-        whole = answer_to(prompt)
-        most = body.get("max_completion_tokens") or body.get("max_tokens") or limit - count
-        said = whole[: min(most, limit - count)]
-        reason = "stop" if len(said) == len(whole) else "length"
-        usage = {"prompt_tokens": count, "completion_tokens": len(said), "total_tokens": count + len(said)}
-        if body.get("stream"):
-            with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-            pieces = self._pieces(said, reason, usage if with_usage else None, chat)
-            return StreamingResponse(pieces, media_type="text/event-stream")
-        await asyncio.sleep(self.settings["answer_s"] + len(said) * self.settings["token_s"])
-        text = "".join(said)
-        part: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-        choice = {"index": 0, **part, "finish_reason": reason}
-        return JSONResponse({**self._head(chat, ""), "choices": [choice], "usage": usage})
-
-    async def _pieces(
-        self, said: list[str], reason: str, usage: dict[str, int] | None, chat: bool
-    ) -> AsyncIterator[str]:
-        """Server-sent events, one for each token."""
-        head = self._head(chat, ".chunk" if chat else "")
-
-        def event(**fields: Any) -> str:
-            return f"data: {json.dumps({**head, **fields})}\n\n"
-
-        def choice(text: str, end: str | None) -> dict[str, Any]:
-            part: dict[str, Any] = {"delta": {"content": text} if text else {}} if chat else {"text": text}
-            return {"index": 0, **part, "finish_reason": end}
-
-        await asyncio.sleep(self.settings["answer_s"])
-        for token in said:
-            yield event(choices=[choice(token, None)])
-            await asyncio.sleep(self.settings["token_s"])
-        yield event(choices=[choice("", reason)])
-        if usage is not None:
-            yield event(choices=[], usage=usage)
-        yield "data: [DONE]\n\n"
-
-    def _head(self, chat: bool, suffix: str) -> dict[str, Any]:
-        kind = f"chat.completion{suffix}" if chat else "text_completion"
-        return {"id": f"echo-{time.time_ns()}", "object": kind, "created": int(time.time()), "model": self.model}
+    def close(self) -> None:
+        """There is nothing to end."""
 
 
-def app(args: dict[str, Any]) -> serve.Application:
-    """Builder of the application, as Serve's configuration names it: ``model``, ``engine_kwargs`` and ``deployment``.
-
-    A wrong engine argument fails here, before a replica starts.
-    """
-    settings_of(args["engine_kwargs"])
-    return Echo.options(**args["deployment"]).bind(args["model"], args["engine_kwargs"])  # type: ignore[attr-defined]
+def load(path: str, settings: Arguments) -> Echo:
+    """The engine; it reads no weights."""
+    time.sleep(settings.start_s)
+    return Echo(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import heteroserve.plan.efficiencies as table
 import pytest
@@ -162,16 +163,29 @@ def test_a_processor_without_avx2_is_refused_with_what_to_do() -> None:
     assert "host-passthrough" in reason_of(plan, "smollm2-135m")
 
 
-@pytest.mark.parametrize("engine", ["bigdl", "onnx"])
-def test_an_engine_that_nothing_builds_is_never_planned(engine: str) -> None:
+def test_an_engine_that_nothing_builds_is_never_planned() -> None:
     for runtime in ("ray", "k3s"):
-        plan = plan_of(hosts("amx", "zen3", "h100"), model("llama-3.2-1b", engine=engine), runtime=runtime)
+        plan = plan_of(hosts("amx", "zen3", "h100"), model("llama-3.2-1b", engine="echo"), runtime=runtime)
         assert not plan.cells
-        assert f"engine: found '{engine}', this runtime has vllm" in reason_of(plan, "llama-3.2-1b")
+        assert "engine: found 'echo', this runtime has vllm and onnx and bigdl" in reason_of(plan, "llama-3.2-1b")
+
+
+@pytest.mark.parametrize(
+    ("engine", "quantization", "build"), [("onnx", "int8", "onnx"), ("onnx", "int4", "onnx"), ("bigdl", None, "bigdl")]
+)
+def test_an_engine_for_processors_is_planned_where_it_is_asked_for(
+    engine: str, quantization: str | None, build: str
+) -> None:
+    asked = model("llama-3.2-1b", engine=engine, quantization=quantization)
+    plan = plan_of(hosts("zen3", "h100"), asked)
+    assert {(cell.engine, cell.build, cell.vendor) for cell in plan.cells} == {(engine, build, "cpu")}
+    assert plan.cells[0].engine_args["quantization"] == (quantization or "sym_int8")
+    assert {cell.engine for cell in plan_of(hosts("zen3", "h100"), model("llama-3.2-1b")).cells} == {"vllm"}
 
 
 def test_a_quantisation_of_an_engine_that_nothing_builds_is_refused() -> None:
-    text = reason_of(plan_of(hosts("amx"), model("llama-3.2-1b", quantization="sym_int8")), "llama-3.2-1b")
+    asked = model("llama-3.2-1b", quantization="sym_int8")
+    text = reason_of(plan_of(hosts("amx"), asked, builds=("vllm-cpu",)), "llama-3.2-1b")
     assert "expected one of fp8" in text
     assert "int8" not in text.split("expected one of")[1].split("->")[0]
 
@@ -466,3 +480,31 @@ def test_bfloat16_is_not_emulated_where_nobody_asks_for_it() -> None:
     tight = {"host": HostEntry(this_machine(memory_gib=16, isa=("avx2",)))}
     (large,) = plan_of(tight, model("llama-3.2-3b", cpu=True)).cells
     assert "dtype" not in large.engine_args
+
+
+def test_one_model_has_a_replica_of_each_engine_that_it_asks_for() -> None:
+    asked = model("smollm2-135m", engines=("vllm", "onnx", "bigdl"), max_replicas=3)
+    plan = plan_of({"here": HostEntry(this_machine(cores=3))}, asked, runtime="ray")
+    assert sorted(cell.engine for cell in plan.cells) == ["bigdl", "onnx", "vllm"]
+    assert len({cell.name for cell in plan.cells}) == 3
+    assert max(cell.weight for cell in plan.cells) == 256
+    by_speed = sorted(plan.cells, key=lambda cell: cell.expected[-1].tokens_per_s)
+    assert [cell.weight for cell in by_speed] == sorted(cell.weight for cell in plan.cells)
+    shared = sorted(one.first_core for cell in plan.cells for one in cell.replicas if one.first_core is not None)
+    assert shared == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"engines": ("vllm", "echo")}, "engines: found 'echo', this runtime has vllm and onnx and bigdl"),
+        ({"engines": ("vllm", "onnx"), "engine": "vllm"}, "name them in one of the two"),
+        ({"engines": ("vllm", "vllm")}, "each can be named once"),
+        ({"engines": ("vllm", "onnx"), "quantization": "int8"}, "is of one engine"),
+        ({"engines": ("vllm", "onnx"), "max_replicas": 1}, "less than the 2 engines"),
+    ],
+)
+def test_engines_that_contradict_something_are_refused(keys: dict[str, Any], words: str) -> None:
+    plan = plan_of({"here": HostEntry(this_machine())}, model("smollm2-135m", **keys), runtime="ray")
+    assert not plan.cells
+    assert words in reason_of(plan, "smollm2-135m")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import resource
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import jinja2
 import pytest
 from heteroserve.common.records import to_dict
+from heteroserve.images.builds import copied
 from heteroserve.plan.schema import Cell, Placement
 from heteroserve.serving.engine_environment import engine_environment
 from heteroserve.serving.pods import environment
@@ -49,7 +51,7 @@ def written(root: Path, one: Cell) -> Any:
             ray_host_cell={**to_dict(one), "ports": dict.fromkeys(PORTS, 1), "address": "10.0.0.1"},
             ray_host_object_store_mib=100,
             run_dir="/run/h",
-            layout=SimpleNamespace(secrets="/s", cells="/c"),
+            layout=SimpleNamespace(secrets="/s", cells="/c", converted="/w"),
         )
     )
 
@@ -109,3 +111,26 @@ def test_the_image_has_what_replicas_are_told_to_call(root: Path, build: str) ->
     for name in ("__init__", "cpu_binding", "vllm_server"):
         assert f"serving/engines/{name}.py" in text
         assert (root / "serving" / "engines" / f"{name}.py").exists()
+
+
+def modules(root: Path, module: str) -> set[str]:
+    """Files of the package serving that a module needs, those that it imports in functions too."""
+    left, found = [module], set()
+    while left:
+        path = left.pop().replace(".", "/") + ".py"
+        if path in found or not (root / path).exists():
+            continue
+        found.add(path)
+        text = (root / path).read_text()
+        left += re.findall(r"^\s*from (serving\.[\w.]+) import", text, re.MULTILINE)
+        left += [f"{name}.{one}" for name, one in re.findall(r"^from (serving\.\w+) import (\w+)", text, re.MULTILINE)]
+    return found
+
+
+@pytest.mark.parametrize("engine", ["bigdl", "echo", "onnx"])
+def test_the_image_has_the_server_and_the_converter(root: Path, engine: str) -> None:
+    text = (root / "images" / engine / "Containerfile").read_text()
+    wanted = modules(root, "serving.app") | modules(root, f"serving.engines.{engine}")
+    wanted |= modules(root, f"serving.engines.{engine}_convert")
+    assert len(wanted) > 10
+    assert wanted <= set(copied(text))

@@ -69,8 +69,8 @@ def test_a_cell_over_two_hosts_is_rays_own_application() -> None:
 def test_the_engine_for_tests_is_an_application_of_ours() -> None:
     echo = replace(CELL, engine="echo", build="echo", engine_args={"token_s": 0.2})
     (application,) = serve_config(echo, MODEL, "/weights", "127.0.0.1")["applications"]
-    assert application["import_path"] == "serving.engines.echo:app"
-    assert application["args"]["model"] == "llama"
+    assert application["import_path"] == "serving.app:app"
+    assert (application["args"]["engine"], application["args"]["model"]) == ("echo", "llama")
     assert application["args"]["engine_kwargs"] == {"max_model_len": 4096, "token_s": 0.2}
     assert application["args"]["deployment"]["num_replicas"] == 1
 

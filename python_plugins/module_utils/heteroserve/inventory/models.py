@@ -36,6 +36,7 @@ class ModelRequest:
     min_replicas: int = bounded(1, least=0)  # placed before anything is shared out; 0 lets a model stay unplaced
     max_replicas: int | None = bounded(None, least=1)
     engine: str | None = None  # one that the runtime has a build of, see builds.py
+    engines: tuple[str, ...] = ()  # in place of `engine`: each of these has one replica at least, behind the one name
     tensor_parallel_size: int | None = bounded(None, least=1)
     hosts: tuple[str, ...] = ()  # only these may carry the model
     cpu: bool | None = None  # false: never on processors; true: also where they are slow

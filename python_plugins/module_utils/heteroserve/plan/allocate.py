@@ -248,11 +248,25 @@ def place_minimum(board: Board, models: list[Wanted], options: Options, move: bo
             if len(board.replicas[item.name]) > turn or item.request.min_replicas <= turn or item.name in short:
                 continue
             while len(board.replicas[item.name]) <= turn:
-                left = list(options[item.name])
+                left = _of_missing_engines(board, item, options[item.name])
                 if place_next(board, left) is None and not (move and _make_room(board, item, models, options)):
                     short.append(item.name)
                     break
     return short
+
+
+def missing_engines(board: Board, item: Wanted) -> list[str]:
+    """Engines that the model asks for and has no replica of yet."""
+    have = {one.fit.engine for one in board.replicas[item.name]}
+    return [engine for engine in item.request.engines if engine not in have]
+
+
+def _of_missing_engines(
+    board: Board, item: Wanted, options: list[tuple[HostShape, Fit]]
+) -> list[tuple[HostShape, Fit]]:
+    """Fits of engines that are still missing; all where none is."""
+    missing = missing_engines(board, item)
+    return [pair for pair in options if not missing or pair[1].engine in missing]
 
 
 def _make_room(board: Board, item: Wanted, models: list[Wanted], options: Options) -> bool:

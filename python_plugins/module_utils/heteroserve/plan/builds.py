@@ -55,6 +55,31 @@ BUILDS: tuple[Build, ...] = (
         image_bytes=6 * GB,
         building_bytes=9 * GB,
     ),
+    # Both need AVX2 for what they multiply in; ONNX Runtime has kernels for Advanced SIMD too.
+    Build(
+        "onnx",
+        "onnx",
+        "cpu",
+        ("ray", "k3s"),
+        ("avx2", "avx512f", "asimd"),
+        torch="2.13.0",
+        imports=("torch", "onnxruntime", "onnxruntime_genai", "fastapi", "ray.serve"),
+        environment_bytes=2_500_000_000,
+        image_bytes=4 * GB,
+        building_bytes=6 * GB,
+    ),
+    Build(
+        "bigdl",
+        "bigdl",
+        "cpu",
+        ("ray", "k3s"),
+        ("avx2", "avx512f"),
+        torch="2.13.0",
+        imports=("torch", "bigdl.llm.transformers", "fastapi", "ray.serve"),
+        environment_bytes=2_500_000_000,
+        image_bytes=4 * GB,
+        building_bytes=6 * GB,
+    ),
     # For tests: there only where the plan's option `builds` names it.
     Build(
         "echo",

@@ -69,6 +69,14 @@ class Fit:
 
 def fits(wanted: Wanted, host: HostShape, options: PlanOptions, stages: int = 1) -> tuple[list[Fit], list[Misfit]]:
     """Every way to run a replica on an empty host of this shape, and why the other ways fail."""
+    if wanted.request.engines:
+        each = [
+            fits(replace(wanted, request=replace(wanted.request, engine=engine, engines=())), host, options, stages)
+            for engine in wanted.request.engines
+        ]
+        every = [fit for some, _ in each for fit in some]
+        every.sort(key=lambda fit: (-fit.score, fit.tensor_parallel_size, fit.bay))
+        return every, [misfit for _, some in each for misfit in some]
     found: list[Fit] = []
     failed: list[Misfit] = []
     if wanted.request.hosts and wanted.name not in host.allowed:
@@ -183,7 +191,8 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
     device = bay.device
     if size > max(len(island) for island in bay.islands):
         device = replace(device, link="pcie", link_bandwidth=device.pcie_bandwidth)
-    deployment = Deployment(wanted.shape, _dtype(wanted, bay), quantization, engine, size, stages)
+    dtype = "float32" if engine in CPU_QUANTIZATION else _dtype(wanted, bay)  # theirs beside the quantised weights
+    deployment = Deployment(wanted.shape, dtype, quantization, engine, size, stages)
     chosen = None
     if cpu:
         limits = cpu_limits(wanted, deployment, bay, options)
@@ -194,7 +203,7 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
         )
         deployment = replace(deployment, stream_interval=chosen.stream_interval)
         limits = gpu_limits(wanted, deployment, bay, chosen.max_num_seqs, chosen.max_num_batched_tokens)
-    if isinstance(limits, Misfit) and deployment.dtype != wanted.planned.dtype:
+    if isinstance(limits, Misfit) and engine == "vllm" and deployment.dtype != wanted.planned.dtype:
         deployment = replace(deployment, dtype=wanted.planned.dtype)
         limits = cpu_limits(wanted, deployment, bay, options)
     if isinstance(limits, Misfit):
@@ -293,4 +302,5 @@ def want(request: ModelRequest, shape: ModelShape) -> Wanted:
         folder=weights_folder(request.name),
         backend=backend_name(request.name),
     )
-    return Wanted(request, shape, planned)
+    least = max(request.min_replicas, len(request.engines))
+    return Wanted(replace(request, min_replicas=least), shape, planned)

@@ -10,7 +10,7 @@ from . import efficiencies as table
 from .bays import Bay, gpu_memory
 from .model_shape import QUANTIZATIONS, ModelShape
 from .request import PlanOptions
-from .roofline import Deployment
+from .roofline import BATCHING_ENGINES, Deployment
 from .schema import Limits, PlannedModel
 
 GIB = 1024**3
@@ -147,7 +147,7 @@ def cpu_limits(wanted: Wanted, deployment: Deployment, bay: Bay, options: PlanOp
     request, shape, context = wanted.request, wanted.shape, wanted.planned.context
     weights = shape.weight_bytes(deployment.dtype, deployment.quantization)
     token = shape.kv_bytes_per_token(deployment.dtype)
-    batching = deployment.engine == "vllm"
+    batching, whole_gib = deployment.engine in BATCHING_ENGINES, deployment.engine == "vllm"
     asked = request.max_num_seqs or (32 if batching else 1)
     process = int(table.CPU_ENGINE_PROCESS.value) + activation_bytes(shape, 1, 2048 if batching else 512, asked)
     modest = max(1, int(bay.device.memory * table.CPU_KV_SHARE.value / GIB)) * GIB
@@ -155,7 +155,7 @@ def cpu_limits(wanted: Wanted, deployment: Deployment, bay: Bay, options: PlanOp
         cache = int(request.kv_cache_gib * GIB)
     else:
         cache = max(context * token, min(asked * context * token, modest))
-    cache = -(-cache // GIB) * GIB if batching else cache
+    cache = -(-cache // GIB) * GIB if whole_gib else cache
     memory = weights + process + cache
     ray = int(table.RAY_PROCESSES.value)
     if memory + ray > bay.device.memory or cache < context * token:
@@ -173,7 +173,7 @@ def cpu_limits(wanted: Wanted, deployment: Deployment, bay: Bay, options: PlanOp
         if request.kv_cache_gib is not None:
             return replace(misfit, settings=(("kv_cache_gib", None),), change=MORE_MEMORY)
         room = bay.device.memory - process - ray
-        whole = weights + max(0, room - weights) // GIB * GIB if batching else room
+        whole = weights + max(0, room - weights) // GIB * GIB if whole_gib else room
         return smaller(misfit, wanted, min(room, whole), deployment, "cpu")
     tokens = cache // token
     length = max(options.prompt_tokens + options.output_tokens, int(context * table.CONTEXT_FILL.value))

@@ -43,7 +43,8 @@ QUANTIZATIONS: dict[str, Quantization] = {
         Quantization("bitsandbytes", 4.5, ("vllm",), True, ("nvidia",), "NF4, a 32 bit scale for 64 weights"),
         Quantization("sym_int8", 8.5, ("bigdl",), True, ("cpu",), "ggml q8_0: a 16 bit scale for 32 weights"),
         Quantization("sym_int4", 4.5, ("bigdl",), True, ("cpu",), "ggml q4_0: a 16 bit scale for 32 weights"),
-        Quantization("int8", 8.0, ("onnx",), True, ("cpu",), "onnxruntime dynamic quantisation, a scale a tensor"),
+        Quantization("int8", 9.25, ("onnx",), True, ("cpu",), "MatMulNBits, per 32: 32 bit scale, 8 bit zero"),
+        Quantization("int4", 5.125, ("onnx",), True, ("cpu",), "MatMulNBits, per 32: 32 bit scale, 4 bit zero"),
     )
 }
 

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from ..common.names import natural
 from ..inventory.models import ModelRequest
 from . import efficiencies as table
-from .allocate import Board, HostState, Options, place_fairly, place_minimum
+from .allocate import Board, HostState, Options, missing_engines, place_fairly, place_minimum
 from .bays import HostShape, shape_of_host
 from .builds import build_named, obtainable
 from .cells import make_cells
@@ -59,7 +59,7 @@ def make_plan(request: PlanRequest) -> Plan:
         if not _processors_are_short(attempt, wanted):
             break
         other = _attempt(request, wanted, split)
-        if len(_unplaced(other.board, wanted)) < len(_unplaced(attempt.board, wanted)):
+        if _lacking(other.board, wanted) < _lacking(attempt.board, wanted):
             attempt = other
     board, survey = attempt.board, attempt.survey
     placed = [item for item in wanted if board.replicas[item.name]]
@@ -93,6 +93,11 @@ def _body_bytes(context: int) -> int:
 
 def _unplaced(board: Board, wanted: list[Wanted]) -> list[str]:
     return [item.name for item in wanted if not board.replicas[item.name] and item.request.min_replicas > 0]
+
+
+def _lacking(board: Board, wanted: list[Wanted]) -> int:
+    """Models without a replica, and engines that a model asks for and does not have."""
+    return len(_unplaced(board, wanted)) + sum(len(missing_engines(board, item)) for item in wanted)
 
 
 def _wanted(request: PlanRequest) -> tuple[list[Wanted], list[_Faulty]]:
@@ -267,10 +272,12 @@ def _same_indices(placement: Placement, fit: Fit, states: list[HostState]) -> tu
 
 
 def _processors_are_short(attempt: _Attempt, wanted: list[Wanted]) -> bool:
-    """A model has no replica although processors could run it: smaller parts of a socket may help."""
+    """A model (or one of its engines) has no replica that processors could run: smaller parts of a socket may help."""
+    without = {*_unplaced(attempt.board, wanted)}
+    without |= {item.name for item in wanted if missing_engines(attempt.board, item)}
     return any(
         fit.vendor == "cpu"
-        for name in _unplaced(attempt.board, wanted)
+        for name in without
         for shape in attempt.survey.shapes
         for fit in attempt.survey.fits.get((id(shape), name), [])
     )

@@ -123,6 +123,9 @@ def faults_of(request: ModelRequest, shape: ModelShape | None, builds: Collectio
     """
     if request.max_replicas is not None and request.max_replicas < max(1, request.min_replicas):
         return f"max_replicas: found {request.max_replicas}, less than min_replicas {request.min_replicas}"
+    several = _fault_of_engines(request, builds)
+    if several is not None:
+        return several
     if request.engine is not None and request.engine not in engines_of(builds):
         return f"engine: found {request.engine!r}, this runtime has {' and '.join(engines_of(builds)) or 'none'}"
     if request.context is not None and shape is not None and request.context > shape.context:
@@ -133,6 +136,22 @@ def faults_of(request: ModelRequest, shape: ModelShape | None, builds: Collectio
         except ValueError as fault:
             return str(fault)
     return _fault_of_quantization(request, shape, builds) or _fault_of_parallelism(request, shape)
+
+
+def _fault_of_engines(request: ModelRequest, builds: Collection[str]) -> str | None:
+    names = request.engines
+    unknown = [name for name in names if name not in engines_of(builds)]
+    if unknown:
+        return f"engines: found {unknown[0]!r}, this runtime has {' and '.join(engines_of(builds)) or 'none'}"
+    if names and request.engine is not None:
+        return f"engines: found {', '.join(names)}, and engine {request.engine}: name them in one of the two"
+    if len(set(names)) < len(names):
+        return f"engines: found {', '.join(names)}, each can be named once"
+    if names and request.quantization is not None:
+        return f"engines: quantization {request.quantization} is of one engine, set engine alone or remove it"
+    if names and request.max_replicas is not None and request.max_replicas < len(names):
+        return f"max_replicas: found {request.max_replicas}, less than the {len(names)} engines"
+    return None
 
 
 def _fault_of_quantization(request: ModelRequest, shape: ModelShape | None, builds: Collection[str]) -> str | None:

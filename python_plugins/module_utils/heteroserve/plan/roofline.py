@@ -17,7 +17,7 @@ from . import efficiencies as table
 from .model_shape import ModelShape
 from .schema import Expectation
 
-BATCHING_ENGINES = ("vllm",)  # the others run one request at a time in each replica
+BATCHING_ENGINES = ("vllm", "onnx")  # the others run one request at a time in each replica
 
 
 @dataclass(frozen=True)

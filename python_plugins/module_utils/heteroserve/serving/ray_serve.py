@@ -19,6 +19,7 @@ from .resources import RAY_RESOURCES
 
 # Requests that wait inside the engine, where continuous batching picks them up, and not in front of it.
 MAX_ONGOING_REQUESTS = 1024
+MAX_WAITING = 512  # less than Serve lets in, so that whoever is too many is told so (429) and does not wait in front
 Application = tuple[str, dict[str, Any]]  # import path and arguments
 
 
@@ -62,29 +63,55 @@ def _vllm(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]
         places["resources"] = {RAY_RESOURCES[cell.vendor]: cell.tensor_parallel_size}
     elif cell.vendor != "cpu":
         places["num_gpus"] = cell.tensor_parallel_size
-    shares = [
-        {"cores": one.cores, "socket": one.numa_node, "first": one.first_core}
-        for one in cell.replicas
-        if one.first_core is not None
-    ]
     args: dict[str, Any] = {
         "model": model.name,
         "path": path,
         "engine_kwargs": engine,
         "deployment": {**deployment, "ray_actor_options": places},
         # A replica with the host to itself binds as vLLM does by itself.
-        **({"shares": shares} if shares else {}),
+        **_shares(cell),
     }
     return "serving.engines.vllm_server:app", args
 
 
-def _echo(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]) -> Application:
-    engine = {"max_model_len": cell.limits.max_model_len, **cell.engine_args}
-    return "serving.engines.echo:app", {"model": model.name, "engine_kwargs": engine, "deployment": deployment}
+def _shares(cell: Cell) -> dict[str, Any]:
+    """Cores of each replica; nothing for one that has the host to itself, which takes all of them."""
+    shares = [
+        {"cores": one.cores, "socket": one.numa_node, "first": one.first_core}
+        for one in cell.replicas
+        if one.first_core is not None
+    ]
+    return {"shares": shares} if shares else {}
+
+
+def _own_surface(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]) -> Application:
+    """Engines without a server of their own: ours around them (serving/app.py)."""
+    engine: dict[str, Any] = {"max_model_len": cell.limits.max_model_len}
+    waiting = MAX_WAITING
+    if cell.engine != "echo":
+        engine["max_num_seqs"] = cell.limits.max_num_seqs
+        engine["kv_cache_tokens"] = cell.limits.kv_cache_tokens
+        # Who is farther behind had better ask another cell: an answer takes seconds here.
+        waiting = min(MAX_WAITING, max(16, 4 * cell.limits.max_num_seqs))
+    args: dict[str, Any] = {
+        "engine": cell.engine,
+        "model": model.name,
+        "path": path,
+        "engine_kwargs": {**engine, **cell.engine_args},
+        "deployment": {**deployment, "ray_actor_options": {"num_cpus": 1}},
+        "waiting": waiting,
+        **_shares(cell),
+    }
+    return "serving.app:app", args
 
 
 # Engine -> what Serve runs for it.
-ADAPTERS: dict[str, Callable[[Cell, PlannedModel, str, dict[str, Any]], Application]] = {"vllm": _vllm, "echo": _echo}
+ADAPTERS: dict[str, Callable[[Cell, PlannedModel, str, dict[str, Any]], Application]] = {
+    "vllm": _vllm,
+    "onnx": _own_surface,
+    "bigdl": _own_surface,
+    "echo": _own_surface,
+}
 
 
 @dataclass(frozen=True)
