@@ -46,7 +46,8 @@ options:
     default: false
   options:
     description: "Settings of the whole plan: port_base, reserve_memory_gib, allow_cpu, drivers_managed, prompt_tokens,
-      output_tokens, builds (engine builds that can be had), provided (those whose image the site provides)."
+      output_tokens, stream_gap_ms (longest wait for the next piece of text), token_ms (longest that a token may take),
+      builds (engine builds that can be had), provided (those whose image the site provides)."
     type: dict
     default: {}
   allow_unplaced:
