@@ -5,8 +5,8 @@ keeps no bytecode of what it imports from there (docs/architecture.md has figure
 lies beside the source (https://docs.python.org/3/library/zipimport.html), and the source if that is of another version
 of Python. So a host with the controller's minor version is faster, and for any other nothing changes.
 
-To pack a module, Ansible parses each of these files to see what it imports, in every run anew. Both what a file imports
-and its bytecode depend on its text alone, so they are kept between runs in .cache/modules, by the text's hash.
+To pack a module, Ansible parses each of these files in every run to see what it imports. What a file imports and its
+bytecode depend on its text alone, so both are kept between runs in .cache/modules, under the text's hash.
 
 There is no option of Ansible for it: the classes with which Ansible reads the sources and writes the zip are replaced.
 """

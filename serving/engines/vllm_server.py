@@ -75,7 +75,8 @@ class Vllm:
         async def server(scope: Any, receive: Any, send: Any) -> None:
             await app(scope, receive, send)
 
-        # Of an app with routes Serve looks for the one of each request, to label its metrics: half a millisecond.
+        # Serve matches each request against the routes of an app that shows them, to label its metrics. That takes half
+        # a millisecond with vLLM's (profile of Ray 2.57).
         return server
 
     async def check_health(self) -> None:

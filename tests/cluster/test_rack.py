@@ -299,7 +299,7 @@ def test_an_update_that_fails_stops_and_is_taken_back(cluster: Cluster, pytestco
     printed = []
 
     def update() -> None:
-        # As the update before, by the stage alone: site.yml takes the same steps.
+        # upgrade.yml would take the same steps.
         done = cluster.try_play("site.yml", "--tags", "facts,plan,serving")
         assert done.returncode != 0
         printed.append(done.stdout)

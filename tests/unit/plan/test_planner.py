@@ -167,7 +167,7 @@ def test_an_engine_that_nothing_builds_is_never_planned() -> None:
     for runtime in ("ray", "k3s"):
         plan = plan_of(hosts("amx", "zen3", "h100"), model("llama-3.2-1b", engine="echo"), runtime=runtime)
         assert not plan.cells
-        assert "engine: found 'echo', this runtime has vllm and onnx and bigdl" in reason_of(plan, "llama-3.2-1b")
+        assert "engine: found 'echo', this runtime has vllm, onnx, bigdl" in reason_of(plan, "llama-3.2-1b")
 
 
 @pytest.mark.parametrize(
@@ -497,7 +497,7 @@ def test_one_model_has_a_replica_of_each_engine_that_it_asks_for() -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"engines": ("vllm", "echo")}, "engines: found 'echo', this runtime has vllm and onnx and bigdl"),
+        ({"engines": ("vllm", "echo")}, "engines: found 'echo', this runtime has vllm, onnx, bigdl"),
         ({"engines": ("vllm", "onnx"), "engine": "vllm"}, "name them in one of the two"),
         ({"engines": ("vllm", "vllm")}, "each can be named once"),
         ({"engines": ("vllm", "onnx"), "quantization": "int8"}, "is of one engine"),

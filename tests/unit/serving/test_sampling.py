@@ -44,7 +44,7 @@ def test_tokens_come_as_often_as_they_should(wanted: dict[str, Any], expected: l
 
 
 def test_a_wide_nucleus_of_a_large_vocabulary_is_cut_where_it_should_be() -> None:
-    """More tokens than are looked at first."""
+    """top_p keeps more tokens than the sampler sorts at first (FIRST)."""
     flat = np.zeros(5000, dtype=np.float32)
     flat[7] = 2
     sampler = Sampler(Sampling(max_tokens=1, top_p=0.9, seed=1), ())

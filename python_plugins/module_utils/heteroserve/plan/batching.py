@@ -19,7 +19,7 @@ from .roofline import Deployment, Device, Step, step_time
 MOST_REQUESTS = 1024
 MOST_TOKENS = int(table.BATCHED_TOKENS.value)
 LEAST_TOKENS = 2048  # less makes prompts wait for their turn (vLLM, "Performance tuning with chunked prefill")
-PAYS = 0.02  # twice the requests must bring this much more tokens/s: waiting for a place is worse than slower text
+PAYS = 0.02  # doubling the requests has to bring this much more tokens/s
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,13 @@ def _requests(
         interval, _ = _interval(deployment, device, options, count, given)
         step = generating(replace(deployment, stream_interval=interval), device, options, count).total
         if count > 1 and step * 1e3 > options.token_ms:
-            return best, f"with {count:,} a token takes {step * 1e3:.0f} ms (token_ms: {options.token_ms:g})"
+            return best, f"with {count:,} a token would take {step * 1e3:.0f} ms (token_ms: {options.token_ms:g})"
         gain = count / step / before - 1 if before else PAYS
         if count == 2 * best and gain < PAYS:
-            return best, f"{count:,} bring {f'{100 * gain:.0f} %' if gain >= 0.005 else 'no'} more tokens/s"
+            return best, f"{count:,} would bring {f'{100 * gain:.0f} %' if gain >= 0.005 else 'no'} more tokens/s"
         best, before = count, count / step
     if best == MOST_REQUESTS:
-        return best, "vLLM's own most"
+        return best, "that is the most that vLLM's defaults allow"
     return best, f"the KV cache holds {best:,} requests of {length:,} tokens"
 
 
@@ -110,12 +110,12 @@ def _interval(
         return int(given["stream_interval"]), "the model's engine_args"
     if given.get("tool_call_parser"):
         # https://github.com/vllm-project/vllm/issues/48294: llama3_json loses a call that arrives in one piece.
-        return 1, "a tool parser reads every token by itself"
+        return 1, "tool parsers need every token by itself"
     step = generating(replace(deployment, stream_interval=1), device, options, requests)
     interval = 1
     while step.server > step.engine / 2:
         step = generating(replace(deployment, stream_interval=interval + 1), device, options, requests)
         if (interval + 1) * step.total * 1e3 > options.stream_gap_ms:
-            return interval, f"more would be noticed (stream_gap_ms: {options.stream_gap_ms:g})"
+            return interval, f"a longer interval would exceed stream_gap_ms ({options.stream_gap_ms:g})"
         interval += 1
     return interval, "the server keeps up with the engine"

@@ -206,7 +206,7 @@ def _limits_of(fit: Fit, options: PlanOptions) -> tuple[str, str]:
     )
     if fit.batching is not None:
         every = fit.batching.stream_interval
-        text += f". No more at once: {fit.batching.requests_reason}. Text is sent every "
+        text += f". Not more at once: {fit.batching.requests_reason}. Text is sent every "
         text += f"{f'{every} tokens' if every > 1 else 'token'}: {fit.batching.interval_reason}"
     room = limits.kv_cache_tokens // (options.prompt_tokens + options.output_tokens)
     if fit.vendor != "cpu" and room <= limits.max_num_seqs:

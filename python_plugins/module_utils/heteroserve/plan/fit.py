@@ -191,7 +191,7 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
     device = bay.device
     if size > max(len(island) for island in bay.islands):
         device = replace(device, link="pcie", link_bandwidth=device.pcie_bandwidth)
-    dtype = "float32" if engine in CPU_QUANTIZATION else _dtype(wanted, bay)  # theirs beside the quantised weights
+    dtype = "float32" if engine in CPU_QUANTIZATION else _dtype(wanted, bay)  # of all but the quantised weights
     deployment = Deployment(wanted.shape, dtype, quantization, engine, size, stages)
     chosen = None
     if cpu:

@@ -127,7 +127,7 @@ def faults_of(request: ModelRequest, shape: ModelShape | None, builds: Collectio
     if several is not None:
         return several
     if request.engine is not None and request.engine not in engines_of(builds):
-        return f"engine: found {request.engine!r}, this runtime has {' and '.join(engines_of(builds)) or 'none'}"
+        return f"engine: found {request.engine!r}, this runtime has {', '.join(engines_of(builds)) or 'none'}"
     if request.context is not None and shape is not None and request.context > shape.context:
         return f"context: found {request.context}, the model knows {shape.context} positions"
     if request.dtype is not None:
@@ -142,7 +142,7 @@ def _fault_of_engines(request: ModelRequest, builds: Collection[str]) -> str | N
     names = request.engines
     unknown = [name for name in names if name not in engines_of(builds)]
     if unknown:
-        return f"engines: found {unknown[0]!r}, this runtime has {' and '.join(engines_of(builds)) or 'none'}"
+        return f"engines: found {unknown[0]!r}, this runtime has {', '.join(engines_of(builds)) or 'none'}"
     if names and request.engine is not None:
         return f"engines: found {', '.join(names)}, and engine {request.engine}: name them in one of the two"
     if len(set(names)) < len(names):

@@ -29,7 +29,7 @@ def serve_config(cell: Cell, model: PlannedModel, path: str, address: str) -> di
         "num_replicas": len(cell.replicas),
         "max_ongoing_requests": MAX_ONGOING_REQUESTS,
         "graceful_shutdown_timeout_s": 30,
-        # Two lines for each request; the gateway has its own.
+        # Serve would write two lines for each request.
         "logging_config": {"enable_access_log": False},
     }
     application, args = ADAPTERS[cell.engine](cell, model, path, deployment)
