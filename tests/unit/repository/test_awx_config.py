@@ -1,0 +1,78 @@
+"""The objects of awx/config: they name playbooks, stages and variables that exist, and each other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+CONFIG = ROOT / "awx" / "config"
+
+
+def objects(name: str) -> Any:
+    """A variable of awx/config/all."""
+    for path in (CONFIG / "all").glob("*.yml"):
+        found = yaml.safe_load(path.read_text())
+        if name in found:
+            return found[name]
+    raise KeyError(name)
+
+
+TEMPLATES: list[dict[str, Any]] = objects("controller_templates")
+STAGES = {item["tags"] for item in yaml.safe_load((ROOT / "site.yml").read_text())}
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda one: one["name"])
+def test_a_template_runs_what_there_is(template: dict[str, Any]) -> None:
+    playbook = ROOT / template["playbook"]
+    if not playbook.exists():
+        pytest.skip(f"{template['playbook']} comes with another part")
+    assert set(template.get("job_tags", "").split(",")) - {"", "monitoring"} <= STAGES
+    for question in template.get("survey_spec", {}).get("spec", []):
+        names = "".join(path.read_text() for path in [playbook, *ROOT.glob("roles/*/meta/argument_specs.yml")])
+        assert question["variable"] in names + "".join(path.read_text() for path in ROOT.glob("playbooks/vars/*.yml"))
+
+
+def test_the_workflow_has_an_approval_between_the_plan_and_what_changes_hosts() -> None:
+    (workflow,) = objects("controller_workflows")
+    nodes = {node["identifier"]: node for node in workflow["simplified_workflow_nodes"]}
+    order, name = [], "validate"
+    while name:
+        order.append(name)
+        name = "".join(nodes[name].get("success_nodes", []))
+    assert order == ["validate", "plan", "approve", "apply", "health", "benchmark"]
+    assert nodes["approve"]["approval_node"]["name"] == "Approve the plan"
+    known = {template["name"] for template in TEMPLATES}
+    assert {nodes[one]["unified_job_template"] for one in order if one != "approve"} <= known
+
+
+def test_every_object_carries_the_tag_by_which_it_is_removed() -> None:
+    for path in (CONFIG / "all").glob("*.yml"):
+        text = path.read_text()
+        for entry in re.findall(r"^    description: .*$", text, re.MULTILINE):
+            assert "awx_tag" in entry, (path.name, entry)
+
+
+def test_no_secret_is_in_the_configuration() -> None:
+    for path in [*CONFIG.rglob("*.yml"), ROOT / "awx" / "execution-environment.yml"]:
+        assert not re.search(r'^\s*(password|token|ssh_key_data): +[^\s"]', path.read_text(), re.MULTILINE), path
+
+
+@pytest.mark.parametrize("name", ["dev", "prod"])
+def test_each_environment_sets_what_the_objects_ask_for(name: str) -> None:
+    given = set(yaml.safe_load((CONFIG / name / "settings.yml").read_text()))
+    role = ROOT / "roles" / "awx"
+    given |= set(yaml.safe_load((role / "defaults" / "main.yml").read_text()))
+    given |= set(yaml.safe_load((role / "vars" / "main.yml").read_text()))
+    asked = {word for path in (CONFIG / "all").glob("*.yml") for word in re.findall(r"\bawx_\w+", path.read_text())}
+    assert asked <= given
+
+
+def test_the_execution_environment_has_the_versions_of_the_locks() -> None:
+    made = yaml.safe_load((ROOT / "awx" / "execution-environment.yml").read_text())["dependencies"]
+    control = (ROOT / "requirements" / "control.txt").read_text()
+    assert f"\n{made['ansible_core']['package_pip']} " in control.replace(" \\", " ")
