@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -115,8 +116,9 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--weights", required=True)
-    parser.add_argument("--serve", action="append", default=[], help="ENGINE[-QUANTIZATION]=PYTHON")
+    parser.add_argument("--serve", action="append", default=[], help="ENGINE[-QUANTIZATION|-none]=PYTHON")
     parser.add_argument("--vllm", help="PYTHON with vLLM")
+    parser.add_argument("--dtype", default="float32", help="that vLLM and OpenVINO compute in")
     parser.add_argument("--loop", action="append", default=[], help="NAME=PYTHON:FOLDER")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
@@ -129,7 +131,13 @@ def main() -> None:
 
     def start(*command: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            env=variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
         )
         started.append(process)
         return process
@@ -140,14 +148,17 @@ def main() -> None:
             name, _, python = item.partition("=")
             engine, _, quantization = name.partition("-")
             arguments: dict[str, object] = {"max_model_len": 512, "max_num_seqs": 16, "threads": asked.threads}
-            arguments |= {"quantization": quantization} if quantization else {}
+            if quantization:
+                arguments["quantization"] = None if quantization == "none" else quantization
+            if engine == "openvino":
+                arguments["dtype"] = asked.dtype
             wait_for(port, start(python, "-c", SERVER, engine, asked.weights, str(port), json.dumps(arguments)))
             measures[f"{name} (served)"] = served(port)
             port += 1
         if asked.vllm:
             command = [asked.vllm, "-m", "vllm.entrypoints.openai.api_server", "--model", asked.weights]
             command += ["--served-model-name", "model", "--port", str(port), "--host", "127.0.0.1"]
-            command += ["--max-model-len", "512", "--dtype", "float32", "--enforce-eager", "--max-num-seqs", "16"]
+            command += ["--max-model-len", "512", "--dtype", asked.dtype, "--enforce-eager", "--max-num-seqs", "16"]
             wait_for(port, start(*command))
             measures["vllm (served)"] = served(port)
         for item in asked.loop:
@@ -177,7 +188,8 @@ def main() -> None:
             print(f"| {name} | {' | '.join(cells)} |")
     finally:
         for process in started:
-            process.kill()
+            # vLLM's engine has processes of its own, which outlive a server that is killed.
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

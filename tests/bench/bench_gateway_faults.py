@@ -225,7 +225,7 @@ def main() -> None:
         try:
             install(state, STREAMS)
             processes.end(processes.INSTALLATION, str(state), grace_s=5)
-            for config in ("large.cfg", "haproxy.cfg"):
+            for config in ("largest.cfg", "large.cfg", "haproxy.cfg"):
                 command = [asked.haproxy, "-W", "-f", str(state / "gateway" / config)]
                 gateway.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
             time.sleep(3)

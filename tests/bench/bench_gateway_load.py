@@ -1,11 +1,14 @@
 """The gateway under load beside its cells asked directly, and beside another router: they take turns in one run.
 
-python tests/bench/bench_gateway_load.py [--clients 1 64 512] [--streams 64 512 2000] [--seconds 5] [--router PROGRAM]
+python tests/bench/bench_gateway_load.py [--clients 1 64 512] [--bytes 200 20000 200000] [--streams 64 512 2000]
+    [--seconds 5] [--router PROGRAM] [--other CHECKOUT]
 
 Installs a gateway for a plan with a context of 128k into a folder of its own (ports 24000 to 24029), over four
 stand-ins: plain answers come from a HAProxy that returns a fixed text, streams from an asyncio server with 40 pieces,
-0.25 s apart. Plain load is made by wrk (apt-get install wrk). --router is a vllm-router (PyPI). Ends with large bodies
-among small ones.
+0.25 s apart.
+Plain load is made by wrk (apt-get install wrk), with bodies of each size. --router is a vllm-router (PyPI), and
+--other another checkout, whose gateway is measured beside this one's. Ends with large bodies among small ones, and with
+the memory of all that the gateway reads at once.
 """
 
 from __future__ import annotations
@@ -33,9 +36,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "python_plugins" / "module_utils")]
 from heteroserve.common import processes  # noqa: E402
 
 KEY = "sk-bench"
-GATEWAY, ROUTER, PLAIN, STREAMS = 24000, 24002, 24010, 24020
+GATEWAY, ROUTER, OTHER, PLAIN, STREAMS = 24000, 24002, 24004, 24010, 24020
 CONTEXT = 131072
-LIMIT = CONTEXT * 8  # bytes of a body
+PLAIN_TEXT = CONTEXT * 8  # bytes of a body that fills it
+LONGEST = 16 * 2**20  # bytes of a body, by default
+AT_ONCE = {PLAIN_TEXT: 32, LONGEST - 1000: 8}  # bodies that the gateway reads at once, by default
 PIECES, PAUSE_S = 40, 0.25
 BODY = {"model": "a", "messages": [{"role": "user", "content": "x" * 200}]}
 ANSWER = json.dumps({"choices": [{"message": {"content": "y" * 500}}]})
@@ -50,18 +55,18 @@ def plan(first_port: int) -> dict[str, object]:
             {**cell, "name": f"a-{i}", "ports": {"serve": first_port + i}, "limits": {"max_num_seqs": 1024}}
             for i in range(4)
         ],
-        "gateway": {"hosts": ["local"], "body_bytes": LIMIT + 16384},
+        "gateway": {"hosts": ["local"], "body_bytes": PLAIN_TEXT + 16384},
     }
 
 
-def install(folder: Path, first_port: int) -> None:
-    """A gateway that runs when this returns."""
+def install(folder: Path, first_port: int, port: int = GATEWAY, root: Path = ROOT) -> None:
+    """A gateway of a checkout, which runs when this returns."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(plan(first_port)))
     keys = [{"name": "bench", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}]
-    given = {"gateway_api_keys": keys, "gateway_port": GATEWAY, "gateway_stats_port": GATEWAY + 1}
+    given = {"gateway_api_keys": keys, "gateway_port": port, "gateway_stats_port": port + 1}
     subprocess.run(
-        [str(ROOT / "heteroserve"), "run", "playbooks/gateway.yml", "-e", json.dumps(given)],
+        [str(root / "heteroserve"), "run", "playbooks/gateway.yml", "-e", json.dumps(given)],
         env={**os.environ, "HETEROSERVE_STATE": str(folder), "ANSIBLE_CACHE_PLUGIN_CONNECTION": f"{folder}-facts"},
         check=True,
         stdout=subprocess.DEVNULL,
@@ -70,18 +75,19 @@ def install(folder: Path, first_port: int) -> None:
 
 
 @contextmanager
-def plain_cells(folder: Path, haproxy: str) -> Iterator[None]:
-    """Cells that answer a fixed text at once."""
+def plain_cells(folder: Path, haproxy: str, size: int) -> Iterator[None]:
+    """Cells that answer a fixed text as soon as they have a body of about this size."""
     (folder / "answer.json").write_text(ANSWER)
     binds = "\n".join(f"    bind 127.0.0.1:{PLAIN + i}" for i in range(4))
     (folder / "cells.cfg").write_text(
-        "global\n    maxconn 8000\n    tune.bufsize 32768\ndefaults\n    mode http\n    timeout client 60s\n"
+        f"global\n    maxconn 8000\n    tune.bufsize {size + 32768}\ndefaults\n    mode http\n    timeout client 60s\n"
         f"    timeout connect 1s\n    timeout server 60s\nfrontend cells\n{binds}\n"
+        "    http-request wait-for-body time 10s\n"
         f"    http-request return status 200 content-type application/json file {folder}/answer.json\n"
     )
     with subprocess.Popen([haproxy, "-db", "-f", str(folder / "cells.cfg")], stderr=subprocess.DEVNULL) as process:
         try:
-            time.sleep(1)
+            time.sleep(4)  # until the gateways have seen that they are well
             yield
         finally:
             process.terminate()
@@ -160,29 +166,37 @@ async def streams(port: int, count: int, state: Path) -> tuple[float, int, float
     return statistics.quantiles([first for first, _ in found], n=20)[-1], sum(not whole for _, whole in found), held
 
 
-def plain(port: int, clients: int, seconds: int, script: Path) -> tuple[float, int]:
-    """Requests a second, and how many failed."""
+def plain(port: int, clients: int, seconds: int, script: Path) -> tuple[float, int, int]:
+    """Requests a second, how many there were, and how many failed."""
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "-s", str(script), f"http://127.0.0.1:{port}"]
     printed = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", printed)
-    (rate,) = re.findall(r"Requests/sec: +([\d.]+)", printed)
-    return float(rate), int(failed[1]) if failed else 0
+    ((sent, rate),) = re.findall(r"(\d+) requests in .*?Requests/sec: +([\d.]+)", printed, re.DOTALL)
+    return float(rate), int(sent), int(failed[1]) if failed else 0
+
+
+def running(state: Path) -> list[Path]:
+    """Folders below /proc of a gateway's processes."""
+    found = processes.members(processes.INSTALLATION, str(state))
+    return [Path(f"/proc/{pid}") for pid, name in found.items() if name.startswith("haproxy")]
 
 
 def memory(state: Path) -> float:
     """MiB that the gateway's processes hold, shared pages counted once."""
-    total = 0
-    for pid, name in processes.members(processes.INSTALLATION, str(state)).items():
-        if name.startswith("haproxy"):
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            total += int(re.search(r"^Pss: +(\d+)", rollup, re.MULTILINE)[1])  # type: ignore[index]
-    return total / 1024
+    rollups = [(process / "smaps_rollup").read_text() for process in running(state)]
+    return sum(int(re.search(r"^Pss: +(\d+)", text, re.MULTILINE)[1]) for text in rollups) / 1024  # type: ignore[index]
+
+
+def computed(state: Path) -> float:
+    """Seconds of processor time that the gateway's processes have used."""
+    times = [(process / "stat").read_text().rpartition(")")[2].split()[11:13] for process in running(state)]
+    return sum(int(tick) for each in times for tick in each) / os.sysconf("SC_CLK_TCK")
 
 
 async def large_among_small() -> str:
-    """Latency of small requests (40 streams one after another) alone and beside eight large ones at a time."""
+    """Latency of small requests (40 streams one after another) alone and beside eight large ones of each size."""
     small = request({**BODY, "stream": True})
-    sizes = (100_000, 500_000, LIMIT - 1000)
+    sizes = (100_000, 500_000, PLAIN_TEXT - 1000, LONGEST - 1000)
 
     async def firsts() -> list[float]:
         return [(await stream(GATEWAY, small))[0] for _ in range(3)]
@@ -200,15 +214,28 @@ async def large_among_small() -> str:
     rows = "\n".join(f"  large, {size:>9,} bytes: {first * 1000:7.1f} ms" for size, first in per_size.items())
     failed = sum(not whole for _, whole in found)
     return (
-        f"first piece of small requests: {alone * 1000:.1f} ms alone, {together * 1000:.1f} ms beside 24 large ones,"
-        f" of which {failed} failed\n{rows}"
+        f"first piece of small requests: {alone * 1000:.1f} ms alone, {together * 1000:.1f} ms beside large ones;"
+        f" of those {failed} of {len(found)} failed\n{rows}"
     )
 
 
+async def all_at_once(count: int, state: Path) -> str:
+    """Memory under as many streams, and as many large bodies beside them as are read at once."""
+    texts = [
+        request({**BODY, "stream": True, "pad": "x" * size}) for size, many in AT_ONCE.items() for _ in range(many)
+    ]
+    streaming = asyncio.create_task(streams(GATEWAY, count, state))
+    await asyncio.sleep(3)
+    found = await asyncio.gather(*(stream(GATEWAY, text) for text in texts))
+    _, failed, held = await streaming
+    failed += sum(not whole for _, whole in found)
+    return f"{count} streams and {len(texts)} large bodies: {held:.0f} MiB, {failed} failed"
+
+
 @contextmanager
-def routes(router: str | None, first_port: int) -> Iterator[dict[str, int]]:
-    """Ports of what is compared: the gateway, a cell asked directly and, if there is one, another router."""
-    ports = {"gateway": GATEWAY, "direct": first_port}
+def routes(router: str | None, other: Path | None, first_port: int) -> Iterator[dict[str, int]]:
+    """Ports of what is compared: the gateway, a cell asked directly and, if there are, other gateways."""
+    ports = {"gateway": GATEWAY, "direct": first_port} | ({"other": OTHER} if other else {})
     if not router:
         yield ports
         return
@@ -222,39 +249,62 @@ def routes(router: str | None, first_port: int) -> Iterator[dict[str, int]]:
             process.terminate()
 
 
+def compare(folder: Path, size: int, ways: dict[str, int], asked: argparse.Namespace) -> None:
+    """Print requests/s of each way with bodies of one size, and gateways' processor time. The ways take turns."""
+    script = folder / "post.lua"
+    body = json.dumps({**BODY, "messages": [{"role": "user", "content": "x" * size}]})
+    script.write_text(
+        f"wrk.method='POST' wrk.path='/v1/chat/completions' wrk.body='{body}'"
+        f" wrk.headers['Authorization']='Bearer {KEY}' wrk.headers['Content-Type']='application/json'"
+    )
+    states = {"gateway": folder / "state", "other": folder / "other"}
+    print(
+        f"{f'{size} bytes, clients':<24}" + "".join(f"{way + ' req/s':>16}" for way in ways) + "   failed  us/request"
+    )
+    for clients in asked.clients:
+        rates: dict[str, list[float]] = {way: [] for way in ways}
+        times: dict[str, list[float]] = {way: [] for way in ways if way in states}
+        failed = 0
+        for _ in range(asked.rounds):
+            for way, port in ways.items():
+                before = computed(states[way]) if way in times else 0
+                rate, sent, lost = plain(port, clients, asked.seconds, script)
+                rates[way].append(rate)
+                if way in times:
+                    times[way].append((computed(states[way]) - before) / sent * 1e6)
+                    failed += lost
+        shown = "".join(f"{statistics.median(each):>16,.0f}" for each in rates.values())
+        used = ", ".join(f"{way} {min(each):.0f}" for way, each in times.items())
+        print(f"{clients:<24}{shown}   {failed:>6}  {used}", flush=True)
+
+
 def main() -> None:
     """Print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 64, 512])
-    parser.add_argument("--streams", type=int, nargs="+", default=[64, 512, 2000])
+    parser.add_argument("--streams", type=int, nargs="*", default=[64, 512, 2000])
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bytes", type=int, nargs="+", default=[200])
     parser.add_argument("--haproxy", default=shutil.which("haproxy") or "/usr/sbin/haproxy")
     parser.add_argument("--router")
+    parser.add_argument("--other", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hs-bench-") as name:
-        folder, state = Path(name), Path(name) / "state"
-        script = folder / "post.lua"
-        script.write_text(
-            f"wrk.method='POST' wrk.path='/v1/chat/completions' wrk.body='{json.dumps(BODY)}'"
-            f" wrk.headers['Authorization']='Bearer {KEY}' wrk.headers['Content-Type']='application/json'"
-        )
+        folder, state, others = Path(name), Path(name) / "state", Path(name) / "other"
         try:
-            with plain_cells(folder, asked.haproxy):
-                install(state, PLAIN)
-                with routes(asked.router, PLAIN) as ways:
-                    print(f"{'plain, clients':<16}" + "".join(f"{way + ' req/s':>16}" for way in ways) + "   failed")
-                    for clients in asked.clients:
-                        found: dict[str, list[tuple[float, int]]] = {way: [] for way in ways}
-                        for _ in range(asked.rounds):
-                            for way, port in ways.items():
-                                found[way].append(plain(port, clients, asked.seconds, script))
-                        rates = "".join(f"{statistics.median(r for r, _ in each):>16,.0f}" for each in found.values())
-                        print(f"{clients:<16}{rates}   {sum(failed for _, failed in found['gateway'])}", flush=True)
+            install(state, PLAIN)
+            if asked.other:
+                install(others, PLAIN, OTHER, asked.other)
+            for size in asked.bytes:
+                with plain_cells(folder, asked.haproxy, size), routes(asked.router, asked.other, PLAIN) as ways:
+                    compare(folder, size, ways, asked)
+            if not asked.streams:
+                return
             server = multiprocessing.Process(target=_serve_streams, daemon=True)
             server.start()
             install(state, STREAMS)
-            with routes(asked.router, STREAMS) as ways:
+            with routes(asked.router, None, STREAMS) as ways:
                 print(f"{'streams':<16}" + "".join(f"{way + ' p95 ms':>16}" for way in ways) + "   failed  MiB")
                 for count in asked.streams:
                     results = {way: asyncio.run(streams(port, count, state)) for way, port in ways.items()}
@@ -262,9 +312,11 @@ def main() -> None:
                     _, failed, held = results["gateway"]
                     print(f"{count:<16}{row}   {failed:>6}  {held:.0f}", flush=True)
             print(asyncio.run(large_among_small()))
+            print(asyncio.run(all_at_once(max(asked.streams), state)))
             server.terminate()
         finally:
-            processes.end(processes.INSTALLATION, str(state), grace_s=5)
+            for each in (state, others):
+                processes.end(processes.INSTALLATION, str(each), grace_s=5)
 
 
 if __name__ == "__main__":
