@@ -9,13 +9,14 @@ from typing import Any
 
 from ray import serve
 
+from serving import replica
 from serving.engines.cpu_binding import Share, bind
 from serving.openai.surface import build
 
 logger = logging.getLogger("ray.serve")
 
 # Engine -> module with its ``Arguments`` (a pydantic model) and ``load(path, arguments)``.
-ENGINES = {name: f"serving.engines.{name}" for name in ("bigdl", "echo", "onnx")}
+ENGINES = {name: f"serving.engines.{name}" for name in ("bigdl", "echo", "onnx", "openvino")}
 
 
 def arguments_of(engine: str, given: dict[str, Any]) -> Any:
@@ -52,11 +53,14 @@ class Replica:
 
     async def __serve_build_asgi_app__(self) -> Any:
         """What Serve asks for the server, once the engine is there."""
-        return self.web
+        return replica.answer_with(self.web)
 
     async def check_health(self) -> None:
-        """Serve replaces the replica if this raises."""
-        self.engine.check()
+        """Called by Serve every two seconds."""
+        try:
+            self.engine.check()
+        except Exception as fault:
+            replica.end(fault)
 
     async def __del__(self) -> None:
         """Serve calls it when the replica is stopped."""
@@ -74,6 +78,6 @@ def app(args: dict[str, Any]) -> serve.Application:
     A wrong engine argument fails here, before a replica starts.
     """
     arguments_of(args["engine"], args["engine_kwargs"])
-    replica = Replica.options(**args["deployment"])  # type: ignore[attr-defined]
+    deployment = Replica.options(**args["deployment"])  # type: ignore[attr-defined]
     given = (args[key] for key in ("engine", "model", "path", "engine_kwargs", "waiting"))
-    return replica.bind(*given, args.get("shares"))
+    return deployment.bind(*given, args.get("shares"))

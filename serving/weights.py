@@ -49,6 +49,7 @@ class Order(BaseModel):
 
     name: str
     source: Source
+    config: str = Field(default="config.json", description="the file that says what the weights are")
     target: Path = Field(description="folder of the finished model")
     downloads: Path = Field(description="folder for what is still incomplete")
     token_file: Path | None = Field(default=None, description="file with the hub's token")
@@ -245,8 +246,8 @@ def fetch(order: Order) -> None:
     else:
         fresh.mkdir(parents=True, exist_ok=True)
         from_hub(order, fresh)
-    if not (fresh / "config.json").exists() or not list(fresh.glob("*.safetensors")):
-        raise WeightsError(f"{order.name}: the source has no config.json with safetensors, which the engines load")
+    if not (fresh / order.config).exists() or not list(fresh.glob("*.safetensors")):
+        raise WeightsError(f"{order.name}: the source has no {order.config} with safetensors, which the engines load")
     write_manifest(fresh, order.source)
     # safetensors creates files with mode 0600, but engines in pods run as another user.
     for path in (fresh, *fresh.rglob("*")):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from serving.engines.converted import converted
 from serving.engines.cpu_binding import own_threads
 from serving.engines.sampling import Logits
-from serving.engines.stepping import SteppingEngine
+from serving.engines.stepping import READERS, Part, SteppingEngine
 
 CONVERTER = "serving.engines.bigdl_convert"
 FORMAT = "2"  # of what the converter makes; raise it when that changes
@@ -51,22 +51,19 @@ class BigdlModel:
             str(folder), load_in_low_bit=precision, trust_remote_code=False
         ).eval()
         self.slots, self.vocabulary = slots, int(self._model.config.vocab_size)
-        self._held: list[Any] = [None] * (slots + 1)
+        self._held: list[Any] = [None] * (slots + READERS)
 
-    def read(self, slot: int, start: int, tokens: Sequence[int]) -> Logits:
-        """Append tokens to a slot; logits after the last."""
+    def run(self, parts: Sequence[Part]) -> Sequence[Logits]:
+        """One step, a part after the other."""
         with self._torch.inference_mode():
-            ids = self._torch.tensor([list(tokens)])
-            found = self._model(input_ids=ids, past_key_values=self._held[slot], use_cache=True)
-            self._held[slot] = found.past_key_values
-            logits: Logits = found.logits[0, -1].float().numpy()
-            return logits
+            return [self._append(part) for part in parts]
 
-    def step(self, lengths: Sequence[int], tokens: Sequence[int]) -> Sequence[Logits]:
-        """One token for each of the first slots, one after the other."""
-        return [
-            self.read(slot, length, [token]) for slot, (length, token) in enumerate(zip(lengths, tokens, strict=True))
-        ]
+    def _append(self, part: Part) -> Logits:
+        ids = self._torch.tensor([list(part.tokens)])
+        found = self._model(input_ids=ids, past_key_values=self._held[part.slot], use_cache=True)
+        self._held[part.slot] = found.past_key_values
+        logits: Logits = found.logits[0, -1].float().numpy()
+        return logits
 
     def move(self, source: int, target: int, length: int) -> None:
         """Hand a slot's tokens over."""

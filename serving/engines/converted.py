@@ -17,16 +17,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from serving.engines import cache
+
 logger = logging.getLogger("ray.serve")
 
-CACHE = "HETEROSERVE_CONVERTED"  # variable with the cache's folder
 MANIFEST = "heteroserve-weights.json"
-
-
-def cache_folder() -> Path:
-    """Where converted weights lie: beside the installation's models under Ray, in the pod under K3s."""
-    given = os.environ.get(CACHE)
-    return Path(given) if given else Path.home() / ".cache" / "heteroserve" / "converted"
 
 
 def fingerprint(weights: Path) -> str:
@@ -50,18 +45,20 @@ def converted(weights: Path, engine: str, version: str, precision: str, module: 
     memory and libraries are gone when the engine runs. Raises ``RuntimeError`` with its last words if it fails.
     """
     key = hashlib.sha256("\n".join([fingerprint(weights), engine, version, precision]).encode()).hexdigest()[:16]
-    folder = cache_folder() / f"{weights.name}-{engine}-{precision}-{key}"
+    folder = cache.folder("converted") / f"{weights.name}-{engine}-{precision}-{key}"
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         # The kernel gives the lock back when its holder dies.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.is_dir():
+            cache.used(folder)
             return folder
         part = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(part, ignore_errors=True)
         logger.info("Converting %s for %s as %s", weights, engine, precision)
         _run([sys.executable, "-m", module, str(weights), str(part), precision])
         os.replace(part, folder)
+    cache.prune(folder.parent)
     return folder
 
 

@@ -1,7 +1,7 @@
 """Which cores a CPU replica computes on.
 
-The plan says how many cores a replica has, on which socket, and where they begin there. Which CPU ids these are, only
-the host knows: on some machines ids alternate between sockets, and a core has one hardware thread or two. Left alone
+The plan says how many cores a replica has, on which NUMA node, and where they begin there. Which CPU ids these are,
+only the host knows: on some machines ids alternate between nodes, and a core has one hardware thread or two. Left alone
 (``VLLM_CPU_OMP_THREADS_BIND=auto``) vLLM takes the first NUMA node that the process may use, so all replicas of a host
 would share it and the other sockets would idle. That holds in pods too: unless the kubelet's CPU manager has the policy
 ``static``, a pod may use all CPUs of its host, and with it those that no pod has for itself.
@@ -34,8 +34,8 @@ class Share:
     """The cores that the plan gives a replica."""
 
     cores: int
-    socket: int | None = None  # counted from 0; None where the host has one
-    first: int = 0  # the first of them, counted from 0 in the socket
+    node: int | None = None  # NUMA node, counted from 0 among those with CPUs that may be used; None where there is one
+    first: int = 0  # the first of them, counted from 0 in the node
 
 
 def cpu_ids(text: str) -> list[int]:
@@ -49,7 +49,7 @@ def cpu_ids(text: str) -> list[int]:
 
 
 def read_cores(system: Path = SYSTEM) -> list[Core]:
-    """All cores that are online, in the order of sockets and nodes. Raises ``OSError`` where the kernel shows none."""
+    """All cores that are online, in the order of nodes and sockets. Raises ``OSError`` where the kernel shows none."""
     nodes = {
         cpu: int(file.parent.name.removeprefix("node"))
         for file in system.glob("node/node[0-9]*/cpulist")
@@ -61,7 +61,7 @@ def read_cores(system: Path = SYSTEM) -> list[Core]:
         socket = int((topology / "physical_package_id").read_text())
         threads = tuple(cpu_ids((topology / "thread_siblings_list").read_text()))
         cores.add(Core(socket, nodes.get(cpu, 0), threads))
-    return sorted(cores, key=lambda core: (core.socket, core.node, core.cpus))
+    return sorted(cores, key=lambda core: (core.node, core.socket, core.cpus))
 
 
 def own_cores(cores: Iterable[Core], allowed: Collection[int], share: Share) -> list[tuple[int, ...]]:
@@ -71,9 +71,9 @@ def own_cores(cores: Iterable[Core], allowed: Collection[int], share: Share) -> 
     shorter than the share where the machine has less than the plan thinks, and may be empty.
     """
     known = list(cores)
-    sockets = sorted({core.socket for core in known})
-    here = sockets if share.socket is None else sockets[share.socket : share.socket + 1]
-    usable = [tuple(cpu for cpu in core.cpus if cpu in allowed) for core in known if core.socket in here]
+    nodes = sorted({core.node for core in known if not set(core.cpus).isdisjoint(allowed)})
+    here = nodes if share.node is None else nodes[share.node : share.node + 1]
+    usable = [tuple(cpu for cpu in core.cpus if cpu in allowed) for core in known if core.node in here]
     return [cpus for cpus in usable if cpus][share.first : share.first + share.cores]
 
 
@@ -104,7 +104,7 @@ def bind(share: Share, system: Path = SYSTEM) -> str:
     variables = binding(own, share, allowed)
     os.environ.update(variables)
     if not own:
-        where = "the host" if share.socket is None else f"socket {share.socket}"
+        where = "the host" if share.node is None else f"NUMA node {share.node}"
         return f"no core {share.first} of {where} here: {variables['OMP_NUM_THREADS']} threads, bound to no core"
     os.sched_setaffinity(0, {cpu for cpus in own for cpu in cpus})
     missing = f", {share.cores - len(own)} fewer than planned" if len(own) < share.cores else ""

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from serving.engines.converted import converted
 from serving.engines.cpu_binding import own_threads
 from serving.engines.sampling import Logits
-from serving.engines.stepping import SteppingEngine
+from serving.engines.stepping import READERS, Part, SteppingEngine
 
 CONVERTER = "serving.engines.onnx_convert"
 FORMAT = "1"  # of what the converter makes; raise it when that changes
@@ -68,7 +68,7 @@ class OnnxModel:
         decoder = settings["decoder"]
         self.slots, self.vocabulary = slots, int(settings["vocab_size"])
         self._layers = int(decoder["num_hidden_layers"])
-        shape = (slots + 1, int(decoder["num_key_value_heads"]), length, int(decoder["head_size"]))
+        shape = (slots + READERS, int(decoder["num_key_value_heads"]), length, int(decoder["head_size"]))
         self._caches = [(Cache(*shape), Cache(*shape)) for _ in range(self._layers)]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -79,13 +79,17 @@ class OnnxModel:
             str(folder / decoder["filename"]), options, providers=["CPUExecutionProvider"]
         )
 
-    def read(self, slot: int, start: int, tokens: Sequence[int]) -> Logits:
-        """Append tokens to a slot; logits after the last."""
-        return self._run(slot, np.array([tokens], dtype=np.int64), [start + len(tokens)])[0]
-
-    def step(self, lengths: Sequence[int], tokens: Sequence[int]) -> Logits:
-        """One token for each of the first slots."""
-        return self._run(0, np.array(tokens, dtype=np.int64)[:, None], [length + 1 for length in lengths])
+    def run(self, parts: Sequence[Part]) -> Sequence[Logits]:
+        """One step: the answers in one pass, since rows of a pass have the same number of tokens, then each prompt."""
+        ready = [part for place, part in enumerate(parts) if part.slot == place and len(part.tokens) == 1]
+        rows: list[Logits] = []
+        if ready:
+            ids = np.array([part.tokens for part in ready], dtype=np.int64)
+            rows += list(self._run(0, ids, [part.start + 1 for part in ready]))
+        for part in parts[len(ready) :]:
+            ids = np.array([part.tokens], dtype=np.int64)
+            rows += list(self._run(part.slot, ids, [part.start + len(part.tokens)]))
+        return rows
 
     def _run(self, slot: int, ids: Any, lengths: Sequence[int]) -> Logits:
         rows = len(lengths)

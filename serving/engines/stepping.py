@@ -1,8 +1,8 @@
 """Continuous batching around a model that is computed step by step: one thread computes, the event loop only hands on.
 
-Answers that are computed hold the slots 0, 1, 2, ... of the model's KV cache, so that a step computes them together. A
-new prompt is read piece by piece in a slot of its own behind them, with a step of the others between two pieces: a
-long prompt delays nobody for longer than one piece takes.
+Answers that are computed hold the slots 0, 1, 2, ... of the model's KV cache. New prompts are read in slots of their
+own behind them. A step computes a token of each answer and at most ``PIECE`` tokens of prompts: several short prompts
+together, or the next piece of a long one, which so delays nobody for longer than one piece takes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import logging
 import queue
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,21 +23,31 @@ from serving.engines.sampling import Logits, Sampler
 
 logger = logging.getLogger("ray.serve")
 
-PIECE = 256  # tokens of a prompt that are read in one go
+PIECE = 256  # tokens of prompts that are read in one go
+READERS = 8  # prompts that are read at once
 ENDED = "the engine was ended"
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a step appends to one slot, which holds ``start`` tokens."""
+
+    slot: int
+    start: int
+    tokens: Sequence[int]
+
+
 class Model(Protocol):
-    """A model with ``slots`` + 1 places for KV caches; the last one is for the prompt that is being read."""
+    """A model with ``slots`` + ``READERS`` places for KV caches; the last ones are for prompts that are being read."""
 
     slots: int
     vocabulary: int
 
-    def read(self, slot: int, start: int, tokens: Sequence[int]) -> Logits:
-        """Append tokens to a slot that holds ``start`` ones; logits after the last of them."""
+    def run(self, parts: Sequence[Part]) -> Sequence[Logits] | Logits:
+        """One step; a row of logits for each part, after its last token. The rows are valid until the next call.
 
-    def step(self, lengths: Sequence[int], tokens: Sequence[int]) -> Sequence[Logits] | Logits:
-        """Append one token to each of the slots 0 to n-1, which hold ``lengths`` ones; a row of logits for each."""
+        Answers come first, in the order of their slots, with a token each.
+        """
 
     def move(self, source: int, target: int, length: int) -> None:
         """Take the ``length`` tokens of a slot to another, which is free; the source is free then."""
@@ -49,6 +59,9 @@ class Model(Protocol):
         """Give everything back."""
 
 
+Item = Token | BaseException | None  # what an answer's reader gets; None is the end
+
+
 @dataclass(eq=False)
 class Running:
     """One answer."""
@@ -57,17 +70,11 @@ class Running:
     sampler: Sampler
     wanted: Sampling
     loop: asyncio.AbstractEventLoop
-    out: asyncio.Queue[Token | BaseException | None] = field(default_factory=asyncio.Queue)
+    out: asyncio.Queue[Item] = field(default_factory=asyncio.Queue)
     made: int = 0  # tokens of the answer
     stored: int = 0  # tokens whose keys and values are in the cache
+    place: int = 0  # the slot that its prompt is read in
     cancelled: bool = False
-
-    def tell(self, item: Token | BaseException | None) -> None:
-        """Hand a token to the event loop; None is the end."""
-        try:
-            self.loop.call_soon_threadsafe(self.out.put_nowait, item)
-        except RuntimeError:  # the loop has ended before us
-            self.cancelled = True
 
 
 class SteppingEngine:
@@ -84,7 +91,9 @@ class SteppingEngine:
         self._inbox: queue.SimpleQueue[Running | None] = queue.SimpleQueue()
         self._waiting: deque[Running] = deque()
         self._running: list[Running] = []  # in the order of their slots
-        self._reading: Running | None = None
+        self._reading: list[Running] = []
+        self._places = list(range(model.slots, model.slots + READERS))  # where no prompt is being read
+        self._told: dict[asyncio.AbstractEventLoop, list[tuple[Running, Item]]] = defaultdict(list)
         self._fault: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
@@ -117,16 +126,29 @@ class SteppingEngine:
             while self._take():
                 self._drop()
                 self._admit()
-                self._read_on()
                 self._step()
+                self._hand_on()
         except BaseException as fault:
             self._fault = fault
             logger.exception("The engine's thread ends")
         finally:
-            left = [*self._running, *self._waiting, *([self._reading] if self._reading else [])]
-            for one in left:
-                one.tell(RuntimeError(ENDED))
+            for one in [*self._running, *self._reading, *self._waiting]:
+                self._tell(one, RuntimeError(ENDED))
+            self._hand_on()
             self._model.close()
+
+    def _tell(self, one: Running, item: Item) -> None:
+        self._told[one.loop].append((one, item))
+
+    def _hand_on(self) -> None:
+        """Hand what a step has made to the event loops: to wake one for each token would cost more than the token."""
+        for loop, items in self._told.items():
+            try:
+                loop.call_soon_threadsafe(_deliver, items)
+            except RuntimeError:  # the loop has ended before us
+                for one, _ in items:
+                    one.cancelled = True
+        self._told = defaultdict(list)
 
     def _take(self) -> bool:
         """New requests; waits for one where there is nothing to do. False at the end."""
@@ -144,10 +166,14 @@ class SteppingEngine:
     def _drop(self) -> None:
         """Forget answers whose clients have left."""
         self._waiting = deque(one for one in self._waiting if not one.cancelled)
-        if self._reading is not None and self._reading.cancelled:
-            self._reading = None
-            self._model.free(self._model.slots)
+        for one in [one for one in self._reading if one.cancelled]:
+            self._stop_reading(one)
         self._keep([one for one in self._running if not one.cancelled])
+
+    def _stop_reading(self, one: Running) -> None:
+        self._reading.remove(one)
+        self._model.free(one.place)
+        self._places.append(one.place)
 
     def _keep(self, kept: list[Running]) -> None:
         """Only these go on: the last ones take the slots of those that have ended."""
@@ -164,67 +190,68 @@ class SteppingEngine:
             self._model.free(slot)
         self._running = placed
 
-    def _stored(self) -> int:
-        return sum(one.stored for one in self._running)
+    def _taken(self) -> int:
+        """Tokens in the cache, with those of prompts that are not read to their end."""
+        return sum(one.stored for one in self._running) + sum(len(one.tokens) for one in self._reading)
 
     def _admit(self) -> None:
-        """Begin to read the next prompt where a slot and cache are free."""
-        if self._reading is None and self._waiting and len(self._running) < self._model.slots:
-            one = self._waiting[0]
-            if not self._running or self._stored() + len(one.tokens) + len(self._running) < self._cache_tokens:
-                self._reading = self._waiting.popleft()
-
-    def _read_on(self) -> None:
-        """Read the next piece of the prompt; after its last one the answer joins the others."""
-        one = self._reading
-        if one is None:
-            return
-        piece = one.tokens[one.stored : one.stored + PIECE]
-        try:
-            logits = self._model.read(self._model.slots, one.stored, piece)
-            one.stored += len(piece)
-            if one.stored < len(one.tokens):
+        """Begin to read prompts where slots, the cache and this step have room."""
+        while self._waiting and self._places and len(self._running) + len(self._reading) < self._model.slots:
+            if sum(len(one.tokens) - one.stored for one in self._reading) >= PIECE:
                 return
-            self._reading = None
-            if self._choose(one, logits):
-                self._model.move(self._model.slots, len(self._running), one.stored)
-                self._running.append(one)
-            else:
-                self._model.free(self._model.slots)
-        except Exception as fault:
-            self._reading = None
-            self._model.free(self._model.slots)
-            one.tell(fault)
+            others = len(self._running) + len(self._reading)
+            if others and self._taken() + len(self._waiting[0].tokens) + others >= self._cache_tokens:
+                return
+            one = self._waiting.popleft()
+            one.place = self._places.pop()
+            self._reading.append(one)
 
     def _step(self) -> None:
-        """One token for each answer."""
-        if not self._running:
-            return
-        while len(self._running) > 1 and self._stored() + len(self._running) > self._cache_tokens:
+        """A token for each answer, and the next pieces of prompts; who is read to the end joins the others."""
+        while len(self._running) > 1 and self._taken() + len(self._running) > self._cache_tokens:
             # The youngest gives its place up and is read again later, with what it has said.
             back = self._running[-1]
             self._keep(self._running[:-1])
             back.stored = 0
             self._waiting.appendleft(back)
-        going = list(self._running)
-        try:
-            rows = list(self._model.step([one.stored for one in going], [one.tokens[-1] for one in going]))
-        except Exception as fault:
-            logger.error("A step of %d answers failed (%s): each is computed by itself", len(going), fault)
-            rows = [self._alone(slot, one) for slot, one in enumerate(going)]
-        going_on = []
-        for one, logits in zip(going, rows, strict=True):
-            one.stored += 1
-            if logits is not None and self._choose(one, logits):
-                going_on.append(one)
-        self._keep(going_on)
+        parts = [(one, Part(slot, one.stored, one.tokens[-1:])) for slot, one in enumerate(self._running)]
+        room = PIECE
+        for one in self._reading:
+            if piece := one.tokens[one.stored : one.stored + room]:
+                parts.append((one, Part(one.place, one.stored, piece)))
+                room -= len(piece)
+        if parts:
+            self._compute(parts)
 
-    def _alone(self, slot: int, one: Running) -> Logits | None:
-        """The step of one answer; None if it is this one that fails."""
+    def _compute(self, parts: list[tuple[Running, Part]]) -> None:
         try:
-            return self._model.read(slot, one.stored, one.tokens[-1:])
+            rows: Sequence[Logits | None] = list(self._model.run([part for _, part in parts]))
         except Exception as fault:
-            one.tell(fault)
+            logger.error("A step of %d answers failed (%s): each is computed by itself", len(parts), fault)
+            rows = [self._alone(one, part) for one, part in parts]
+        going_on, joining = [], []
+        for (one, part), logits in zip(parts, rows, strict=True):
+            one.stored += len(part.tokens)
+            read = one.stored == len(one.tokens)
+            good = logits is not None and (not read or self._choose(one, logits))
+            if one not in self._reading:
+                going_on += [one] if good else []
+            elif not good:
+                self._stop_reading(one)
+            elif read:
+                joining.append(one)
+        self._keep(going_on)
+        for one in joining:
+            self._model.move(one.place, len(self._running), one.stored)
+            self._running.append(one)
+            self._stop_reading(one)
+
+    def _alone(self, one: Running, part: Part) -> Logits | None:
+        """The part of one answer; None if it is this one that fails."""
+        try:
+            return np.array(self._model.run([part])[0])
+        except Exception as fault:
+            self._tell(one, fault)
             return None
 
     def _choose(self, one: Running, logits: Logits) -> bool:
@@ -232,13 +259,18 @@ class SteppingEngine:
         try:
             token = one.sampler.pick(np.asarray(logits))
         except Exception as fault:
-            one.tell(fault)
+            self._tell(one, fault)
             return False
         one.tokens.append(token.id)
         one.made += 1
-        one.tell(token)
+        self._tell(one, token)
         ended = token.id in one.wanted.stop_ids and one.made > one.wanted.min_tokens
         if ended or one.made >= one.wanted.max_tokens:
-            one.tell(None)
+            self._tell(one, None)
             return False
         return not one.cancelled
+
+
+def _deliver(items: Sequence[tuple[Running, Item]]) -> None:
+    for one, item in items:
+        one.out.put_nowait(item)

@@ -10,12 +10,16 @@ Cells over several hosts still use ``ray.serve.llm``: only Ray can start workers
 from __future__ import annotations
 
 import logging
+import os
 from argparse import Namespace
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 from ray import serve
 
+from serving import replica
+from serving.engines import cache
 from serving.engines.cpu_binding import Share, bind
 
 logger = logging.getLogger("ray.serve")
@@ -27,6 +31,7 @@ def server_arguments(model: str, path: str, given: dict[str, Any]) -> Namespace:
     Raises ``ValueError`` for one that vLLM does not know.
     """
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.entrypoints.openai.models.protocol import LoRAModulePath
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     arguments = make_arg_parser(FlexibleArgumentParser()).parse_args([])
@@ -34,6 +39,8 @@ def server_arguments(model: str, path: str, given: dict[str, Any]) -> Namespace:
         if not hasattr(arguments, name):
             raise ValueError(f"Unknown engine argument: {name}")
         setattr(arguments, name, value)
+    if arguments.lora_modules:  # in the plan's words; the command line would make them this
+        arguments.lora_modules = [LoRAModulePath(**one) for one in arguments.lora_modules]
     if arguments.distributed_executor_backend is None:
         # In a Ray actor vLLM would take Ray's executor. "uni": the worker is in the engine's process, except on
         # processors, where vLLM makes it "mp" (platforms/cpu.py).
@@ -49,14 +56,23 @@ class Vllm:
     """One replica: an engine and its server."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, model: str, path: str, arguments: dict[str, Any], shares: list[dict[str, Any]] | None = None
+        self,
+        model: str,
+        path: str,
+        arguments: dict[str, Any],
+        shares: list[dict[str, Any]] | None = None,
+        devices: list[dict[str, str]] | None = None,
     ) -> None:
+        # Serve numbers the replicas of a deployment from 0, and gives the number of one that died to the one in its
+        # place: each share, and each set of accelerators, has one replica.
+        rank = serve.get_replica_context().rank.rank if shares or devices else 0
         if shares:
-            # Serve numbers the replicas of a deployment from 0, and gives the number of one that died to the one in its
-            # place: each share has one replica.
-            rank = serve.get_replica_context().rank.rank
             logger.info("Replica %d has %s", rank, bind(Share(**shares[rank % len(shares)])))
+        if devices:
+            os.environ.update(devices[rank % len(devices)])
+            logger.info("Replica %d has %s", rank, devices[rank % len(devices)])
         # Only now: the engine reads its variables when it is imported.
+        logger.info("What is compiled is kept in %s", cache.keep_compiled(Path(path)))
         from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
 
         self.arguments = server_arguments(model, path, arguments)
@@ -71,17 +87,15 @@ class Vllm:
         tasks = await self.engine.get_supported_tasks()
         app = build_app(self.arguments, tasks, self.engine.model_config)
         await init_app_state(self.engine, app.state, self.arguments, tasks)
-
-        async def server(scope: Any, receive: Any, send: Any) -> None:
-            await app(scope, receive, send)
-
-        # Serve matches each request against the routes of an app that shows them, to label its metrics. That takes half
-        # a millisecond with vLLM's (profile of Ray 2.57).
-        return server
+        app.state.server = replica.EndsReplica()
+        return replica.answer_with(app)
 
     async def check_health(self) -> None:
-        """Serve replaces the replica if this raises."""
-        await self.engine.check_health()
+        """Called by Serve every two seconds."""
+        try:
+            await self.engine.check_health()
+        except Exception as fault:
+            replica.end(fault)
 
     async def __del__(self) -> None:
         """Serve calls it when the replica is stopped."""
@@ -90,6 +104,8 @@ class Vllm:
 
 def app(args: dict[str, Any]) -> serve.Application:
     """Builder of the application, as Serve's configuration names it: ``model``, ``path``, ``engine_kwargs``,
-    ``deployment`` (options of Serve) and ``shares`` (cores of each replica on a host of processors)."""
-    replica = Vllm.options(**args["deployment"])  # type: ignore[attr-defined]
-    return replica.bind(args["model"], args["path"], args["engine_kwargs"], args.get("shares"))
+    ``deployment`` (options of Serve), ``shares`` (cores of each replica on a host of processors) and ``devices``
+    (variables of each replica that name its accelerators)."""
+    deployment = Vllm.options(**args["deployment"])  # type: ignore[attr-defined]
+    more = args.get("shares"), args.get("devices")
+    return deployment.bind(args["model"], args["path"], args["engine_kwargs"], *more)

@@ -83,7 +83,8 @@ class CheckpointText:
         }
 
     def encode(self, text: str, special: bool) -> list[int]:
-        """Tokens of a text."""
+        """Tokens of a text. Raises ``UnicodeError`` if it has no UTF-8 form."""
+        text.encode()  # tokenizers of BigDL's environment replace half a surrogate pair, later ones raise TypeError
         return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:

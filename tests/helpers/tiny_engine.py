@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engines.stepping import SteppingEngine
+from serving.engines.stepping import READERS, Part, SteppingEngine
 
 Logits = NDArray[np.float32]
 END, VOCABULARY = 0, 300
@@ -49,7 +49,7 @@ class TinyModel:
 
     def __init__(self, reply: str, slots: int = 4, step_s: float = 0.0) -> None:
         self.slots, self.reply, self.step_s = slots, reply.encode(), step_s
-        self.held: list[list[int]] = [[] for _ in range(slots + 1)]
+        self.held: list[list[int]] = [[] for _ in range(slots + READERS)]
         self.steps = 0
         self.closed = threading.Event()
         self.before: Callable[[list[list[int]]], None] = lambda held: None  # may raise
@@ -62,21 +62,14 @@ class TinyModel:
         logits[rest[0] if rest else END] = 9
         return logits
 
-    def read(self, slot: int, start: int, tokens: Sequence[int]) -> Logits:
-        assert len(self.held[slot]) == start, "the cache is not what the batch thinks it is"
-        time.sleep(self.step_s)
-        self.before([[*self.held[slot], *tokens]])
-        self.held[slot] += tokens
-        return self._next(slot)
-
-    def step(self, lengths: Sequence[int], tokens: Sequence[int]) -> Logits:
-        assert [len(held) for held in self.held[: len(lengths)]] == list(lengths)
+    def run(self, parts: Sequence[Part]) -> Logits:
+        assert [len(self.held[part.slot]) for part in parts] == [part.start for part in parts], "the cache is another's"
         time.sleep(self.step_s)
         self.steps += 1
-        self.before([[*held, token] for held, token in zip(self.held, tokens, strict=False)])
-        for slot, token in enumerate(tokens):
-            self.held[slot].append(token)
-        return np.stack([self._next(slot) for slot in range(len(tokens))])
+        self.before([[*self.held[part.slot], *part.tokens] for part in parts])
+        for part in parts:
+            self.held[part.slot] += part.tokens
+        return np.stack([self._next(part.slot) for part in parts])
 
     def move(self, source: int, target: int, length: int) -> None:
         assert len(self.held[source]) == length

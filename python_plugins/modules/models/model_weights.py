@@ -19,9 +19,10 @@ options:
     type: dict
     required: true
   path: {description: Folder of the finished weights., type: path, required: true}
+  config: {description: The file that says what the weights are., type: str, default: config.json}
   downloads: {description: Folder for what is incomplete., type: path, required: true}
   python:
-    description: Interpreter of an engine's environment, with huggingface_hub and transformers.
+    description: Interpreter of an environment with what the source needs (vllm-*, weights-hub, weights-gguf).
     type: path
     required: true
   package_path: {description: Folder that holds the Python package serving., type: path, required: true}
@@ -99,6 +100,7 @@ def fetch(module: AnsibleModule, source: dict[str, Any], progress: Progress) -> 
     order = {
         "name": Path(module.params["path"]).name,  # a model's name may hold a slash
         "source": source,
+        "config": module.params["config"],
         "target": module.params["path"],
         "downloads": module.params["downloads"],
         "token_file": module.params["token_file"],
@@ -126,6 +128,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "source": {"type": "dict", "required": True},
             "path": {"type": "path", "required": True},
+            "config": {"type": "str", "default": "config.json"},
             "downloads": {"type": "path", "required": True},
             "python": {"type": "path", "required": True},
             "package_path": {"type": "path", "required": True},
@@ -140,7 +143,7 @@ def main() -> None:
     source = given(module.params["source"])
     folder = Path(module.params["path"])
     if source.get("path"):
-        fault = fault_of_folder(module.params["name"], Path(source["path"]))
+        fault = fault_of_folder(module.params["name"], Path(source["path"]), module.params["config"])
         if fault:
             module.fail_json(msg=fault)
         module.exit_json(changed=False, bytes=size_of(Path(source["path"])))

@@ -18,7 +18,10 @@ from heteroserve.models.weights import (
     unchanged,
     unreadable,
 )
+from heteroserve.plan.model_cards import card_named
+from heteroserve.plan.model_shape import config_of
 
+from tests.helpers.lora_adapter import make_adapter
 from tests.helpers.samples import checkpoint, safetensors
 
 
@@ -39,6 +42,16 @@ def first(folder: Path) -> Path:
 
 def test_a_whole_checkpoint_has_no_fault(folder: Path) -> None:
     assert fault_of_files("m", folder) is None
+
+
+def test_an_adapter_is_known_by_its_own_configuration(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    make_adapter(config_of(card_named("smollm2-135m")), folder, rank=1)
+    assert fault_of_files("m", folder, "adapter_config.json") is None
+    assert "has no config.json: name the folder of a safetensors checkpoint" in str(fault_of_files("m", folder))
+    (folder / "adapter_config.json").unlink()
+    said = str(fault_of_files("m", folder, "adapter_config.json"))
+    assert said.endswith("has no adapter_config.json: name the folder of an adapter in peft's format")
 
 
 def test_a_file_that_was_cut_short_is_named(folder: Path) -> None:

