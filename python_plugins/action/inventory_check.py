@@ -1,86 +1,80 @@
-"""Read the inventory as its author wrote it and hand it to the module ``inventory_check``.
+"""Read the inventory as Ansible has merged it and hand it to the module ``inventory_check``.
 
-Ansible merges variables from many places; this remembers where each key stands, so that a fault can name file
-and line, and sees which values are templates or encrypted and which are plain text.
+Values are Ansible's, wherever they come from: YAML, INI or JSON files, scripts, plugins, several sources. Ansible also
+remembers where it read each value, so that a fault can name file and line, and which values are encrypted.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import ansible.module_utils
 import yaml
 from ansible import context
+from ansible._internal._datatag._tags import Origin
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable
+from ansible.parsing.vault import EncryptedString
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars, merge_hash
+from ansible.vars.plugins import get_vars_from_inventory_sources
 
-SECRET = re.compile(r"(^|_)(token|password|passwd|secret|api_key|key)$")
+SECRET = re.compile(r"(^|_)(token|password|passwd|passphrase|pass|secret|api_key|key)$")
+CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]+@")  # in a URL
 COMMAND_LINE = "command line (-e)"
+ROOT = Path(__file__).resolve().parents[2]
+# Ansible gives them to each host of a source.
+OF_SOURCES = ("inventory_file", "inventory_dir")
+NO_KEY = "its vault cannot be opened"
+# What templates of roles' options may name although only a later stage knows it; and all that layout.yml sets.
+LATER = ("ansible_facts", "state")
 
 
-def plain_secrets(node: yaml.Node, path: str = "") -> Iterator[tuple[str, int]]:
-    """Key paths (and lines) below ``node`` that are named like a secret and hold plain text."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            name = str(key.value)
-            where = f"{path}.{name}" if path else name
-            if isinstance(value, yaml.ScalarNode) and SECRET.search(name):
-                text = str(value.value)
-                if value.tag == "tag:yaml.org,2002:str" and text and "{{" not in text:
-                    yield where, value.start_mark.line + 1
-            yield from plain_secrets(value, where)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from plain_secrets(value, f"{path}[{index}]")
+def schema() -> Any:
+    """``inventory/schema.py``, which Ansible only hands to modules."""
+    shared = str(ROOT / "python_plugins" / "module_utils")
+    if shared not in ansible.module_utils.__path__:
+        ansible.module_utils.__path__.append(shared)
+    return importlib.import_module("ansible.module_utils.heteroserve.inventory.schema")
 
 
-def nested(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:
-    """Paths of all keys below ``node``, with their lines; what a merge key brings stands where it was written."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                yield from nested(value, path)
-                continue
-            yield f"{path}.{key.value}", key.start_mark.line + 1
-            yield from nested(value, f"{path}.{key.value}")
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield f"{path}[{index}]", value.start_mark.line + 1
-            yield from nested(value, f"{path}[{index}]")
+def nested(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Paths of everything in a value, each with the key and value that stand there."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield f"{path}.{key}", (key, item)
+            yield from nested(item, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield f"{path}[{index}]", (None, item)
+            yield from nested(item, f"{path}[{index}]")
 
 
-def host_lines(node: yaml.Node, owner: str = "") -> Iterator[tuple[str, int]]:
-    """Lines of hosts ("hosts.HOST") in a host file, and of what hosts and groups set, below "OWNER: key"."""
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for key, value in node.value:
-        if not isinstance(value, yaml.MappingNode):
-            continue
-        if key.value == "hosts":
-            for host, variables in value.value:
-                yield f"hosts.{host.value}", host.start_mark.line + 1
-                if isinstance(variables, yaml.MappingNode):
-                    for name, content in variables.value:
-                        yield f"{host.value}: {name.value}", name.start_mark.line + 1
-                        yield from nested(content, f"{host.value}: {name.value}")
-        elif key.value == "vars":
-            for name, content in value.value:
-                yield f"{owner}: {name.value}", name.start_mark.line + 1
-                yield from nested(content, f"{owner}: {name.value}")
-        elif key.value == "children":
-            for group, content in value.value:
-                yield from host_lines(content, str(group.value))
-        elif not owner:
-            yield from host_lines(value, str(key.value))
+def texts(value: Any) -> Iterator[Any]:
+    """All texts in a value, encrypted ones too."""
+    if isinstance(value, (str, EncryptedString)):
+        yield value
+    for _, (_, item) in nested(value, ""):
+        if isinstance(item, (str, EncryptedString)):
+            yield item
 
 
-def host_keys(lines: dict[str, int]) -> dict[str, int]:
-    """Of ``host_lines`` the keys that hosts and groups set themselves, as "OWNER: key"."""
-    return {path: line for path, line in lines.items() if re.fullmatch(r"[^:]*: [^.\[]*", path)}
+def origin(*written: Any) -> Origin | None:
+    """Where Ansible read the first of these of which it knows that."""
+    return next((found for item in written if (found := Origin.get_tag(item))), None)
+
+
+def in_plain_text(key: str, value: Any) -> bool:
+    """Whether a value is a secret by its name, or has one in a URL, and can be read where it stands."""
+    if not isinstance(value, str) or not value or "{{" in value:
+        return False
+    return SECRET.search(key) is not None or CREDENTIALS.search(value) is not None
 
 
 def role_options(roles: Path) -> dict[str, Any]:
@@ -101,90 +95,189 @@ def masked(value: Any, key: str = "") -> Any:
     return "hidden" if value and isinstance(value, str) and SECRET.search(key) else value
 
 
+def later_names() -> set[str]:
+    """Variables that playbooks set themselves."""
+    return {*LATER, *yaml.safe_load((ROOT / "playbooks" / "vars" / "layout.yml").read_text())}
+
+
 class ActionModule(ActionBase):
     """Collects on the controller; the verdict is the module's."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        variables = task_vars or {}
-        source = Path(str((variables.get("ansible_inventory_sources") or ["."])[0]))
-        folder = source if source.is_dir() else source.parent
-        places: dict[str, str] = {}
-        secrets: dict[str, str] = {}
+        self._variables = variables = task_vars or {}
+        self._hostvars = variables["hostvars"]
+        self._sources = [str(source) for source in variables.get("ansible_inventory_sources") or []]
+        self._options = role_options(ROOT / "roles")
+        self._schema, self._later = schema(), later_names()
+        self._known = {*self._options, *self._schema.HOST_VARIABLES}
+        self._known |= {item.name for item in dataclasses.fields(self._schema.Settings)}
+        self._places: dict[str, str] = {}
         self._lines: dict[str, str] = {}
-        for path in sorted(folder.glob("group_vars/**/*.y*ml")):
-            self._read(path, str(path.relative_to(folder)), places, secrets)
-        of_hosts: dict[str, str] = {}
-        for path in sorted(folder.glob("host_vars/**/*.y*ml")):
-            own: dict[str, str] = {}
-            host = path.relative_to(folder / "host_vars").parts[0].rpartition(".")[0] or path.parent.name
-            self._read(path, str(path.relative_to(folder)), own, secrets, f"{host}: ")
-            of_hosts.update({f"{host}: {key}": place for key, place in own.items()})
-        for path in sorted(folder.glob("*.y*ml")):
-            self._read(path, path.name, {}, secrets)
-            root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
-            if root is not None:
-                lines = dict(host_lines(root))
-                of_hosts.update({key: f"{path.name}:{line}" for key, line in host_keys(lines).items()})
-                self._lines.update({key: f"{path.name}:{line}" for key, line in lines.items()})
+        self._secrets: dict[str, str] = {}
+        self._faults: dict[str, str] = {}
+        self._host_keys: dict[str, str] = {}
+        written = self._written(self._hostvars._inventory.groups["all"])
         # Ansible gives its own switches (check mode, verbosity, ...) through the same door: those are not the user's.
-        typed = set(load_extra_vars(self._loader)) if context.CLIARGS.get("extra_vars") else set()
-        places.update(dict.fromkeys(map(str, typed), COMMAND_LINE))
-        self._lines = {key: line for key, line in self._lines.items() if re.split(r"[.\[]", key)[0] not in typed}
-        values, faults = self._values(places, variables)
+        typed = dict(load_extra_vars(self._loader)) if context.CLIARGS.get("extra_vars") else {}
+        for key, value in written.items():
+            if key not in typed:
+                self._note(key, value, key, "the inventory", self._places)
+        for key, value in typed.items():
+            self._note(key, value, str(key), COMMAND_LINE, self._places)
+        self._find_secrets("", written)
+        owned = self._owned(set(typed))
+        values = {key: self._value(key, variables[key], key) for key in self._places if key in variables}
+        values |= self._of_groups(set(typed))
         gateways = list(variables.get("groups", {}).get("gateway", []))
-        hostvars = variables.get("hostvars", {})
         verdict = self._execute_module(
             module_name="inventory_check",
             module_args={
-                "values": values,
-                "places": places,
+                "values": {key: value for key, value in values.items() if key not in self._faults},
+                "owned": owned,
+                "places": self._places,
                 "groups": {name: list(hosts) for name, hosts in variables.get("groups", {}).items()},
-                "plain_secrets": secrets,
-                "template_faults": faults,
-                "host_keys": of_hosts,
-                "hosts": self._hosts(variables),
+                "plain_secrets": self._secrets,
+                "template_faults": self._faults,
+                "host_keys": self._host_keys,
+                "hosts": self._hosts(),
                 "lines": self._lines,
-                "role_options": role_options(Path(__file__).parents[2] / "roles"),
-                "gateway_is_local": any(hostvars[host].get("ansible_connection") == "local" for host in gateways),
+                "role_options": self._options,
+                # AWX runs a job in a folder with a copy of the project, and removes it.
+                "job_folder": str(ROOT.parent) if "awx_job_id" in typed else "",
+                "gateway_is_local": any(self._hostvars[host].get("ansible_connection") == "local" for host in gateways),
             },
             task_vars=variables,
         )
         return merge_hash(result, verdict)
 
-    def _read(self, path: Path, name: str, places: dict[str, str], secrets: dict[str, str], owner: str = "") -> None:
-        text = path.read_text()
-        if text.startswith("$ANSIBLE_VAULT"):
-            places.update({str(key): name for key in self._loader.load_from_file(str(path)) or {}})
-            return
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if isinstance(root, yaml.MappingNode):
-            for key, value in root.value:
-                places[str(key.value)] = f"{name}:{key.start_mark.line + 1}"
-                self._lines.update({path: f"{name}:{line}" for path, line in nested(value, f"{owner}{key.value}")})
-            secrets.update({key: f"{name}:{line}" for key, line in plain_secrets(root)})
+    def _written(self, owner: Any) -> dict[str, Any]:
+        """What all sources of the inventory together say of a group or host itself."""
+        files = get_vars_from_inventory_sources(self._loader, self._hostvars._inventory._sources, [owner], "all")
+        return {key: value for key, value in {**owner.vars, **files}.items() if key not in OF_SOURCES}
 
-    def _hosts(self, variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    def _owned(self, typed: set[str]) -> dict[str, dict[str, Any]]:
+        """What single hosts, and groups with hosts of ours, set for themselves: values as their hosts have them."""
+        inventory, groups = self._hostvars._inventory, self._variables.get("groups", {})
+        ours = [host for name in self._schema.GROUPS for host in groups.get(name, [])]
+        owners: list[tuple[Any, list[str]]] = [
+            (group, members)
+            for name, group in inventory.groups.items()
+            if name not in ("all", "ungrouped") and (members := [host for host in groups.get(name, []) if host in ours])
+        ]
+        owners += [(host, [name]) for name, host in inventory.hosts.items() if name in ours or not ours]
+        owned: dict[str, dict[str, Any]] = {}
+        for owner, members in owners:
+            written = self._written(owner)
+            self._find_secrets(f"{owner.name}: ", written)
+            if (place := origin(owner.name)) is not None:
+                self._lines[f"hosts.{owner.name}"] = self._shown(place, "")
+            for key, value in written.items():
+                # A CMDB's script says much of its hosts that is not for us.
+                if self._is_foreign(key, value):
+                    continue
+                path = f"{owner.name}: {key}"
+                self._note(key, value, path, "the inventory", self._host_keys)
+                if key in typed or key in self._schema.HOST_VARIABLES:
+                    continue
+                found = self._value(key, value, path, members[0])
+                if path not in self._faults:
+                    owned.setdefault(owner.name, {})[key] = found
+        return owned
+
+    def _of_groups(self, typed: set[str]) -> dict[str, Any]:
+        """Settings that only the hosts of one group read: as that group's first host has them."""
+        values: dict[str, Any] = {}
+        for key, group in self._schema.OF_GROUP.items():
+            hosts = self._variables.get("groups", {}).get(group, [])
+            if not hosts or key in typed or not all(key in self._hostvars[host] for host in hosts):
+                continue
+            self._faults.pop(key, None)
+            place = next((where for path, where in self._host_keys.items() if path.endswith(f": {key}")), None)
+            self._places.setdefault(key, place or "the inventory")
+            values[key] = self._value(key, None, key, hosts[0])
+        return values
+
+    def _is_foreign(self, key: str, value: Any) -> bool:
+        """Whether a script or a plugin says it of a host, and it is no variable of ours."""
+        place = origin(key, value)
+        return key not in self._known and (place is None or place.path is None)
+
+    def _note(self, key: str, value: Any, path: str, default: str, places: dict[str, str]) -> None:
+        """Remember where a variable stands, and what is nested in it."""
+        place = origin(key, value)
+        places[path] = self._shown(place, default)
+        for below, written in nested(value, path):
+            if (inner := origin(*written)) is not None and inner.line_num:
+                self._lines[below] = self._shown(inner, default)
+
+    def _shown(self, place: Origin | None, default: str) -> str:
+        """As "group_vars/all/models.yml:7": seen from the inventory's folder where it is there."""
+        if place is None or (not place.path and (default == COMMAND_LINE or not place.description)):
+            return default
+        name = str(place.path or place.description)
+        folders = [source if os.path.isdir(source) else os.path.dirname(source) for source in self._sources]
+        around = [folder for folder in map(os.path.abspath, folders) if name.startswith(f"{folder}/")]
+        if around:
+            name = os.path.relpath(name, max(around, key=len))
+        return f"{name}:{place.line_num}" if place.line_num else name
+
+    def _find_secrets(self, owner: str, written: dict[str, Any]) -> None:
+        """Secrets in files that can be read. What a script hands over (AWX) is kept where the script has it from."""
+        for key, value in written.items():
+            for path, (name, item) in [(key, (key, value)), *nested(value, key)]:
+                if not in_plain_text(str(name or ""), item):
+                    continue
+                place = origin(item, name, value, key)
+                file = Path(place.path) if place is not None and place.path else None
+                if file is not None and not self._is_encrypted(file):
+                    self._secrets[f"{owner}{path}"] = self._shown(place, "")
+
+    @staticmethod
+    def _is_encrypted(file: Path) -> bool:
+        try:
+            with file.open("rb") as stream:
+                return stream.read(14) == b"$ANSIBLE_VAULT"
+        except OSError:
+            return True
+
+    def _hosts(self) -> dict[str, dict[str, Any]]:
         """What the planner reads of each host that may carry models. Templates that need facts are left to plan."""
-        hostvars = variables.get("hostvars", {})
         found: dict[str, dict[str, Any]] = {}
-        for host in variables.get("groups", {}).get("serving", []):
+        for host in self._variables.get("groups", {}).get("serving", []):
             own = found[host] = {}
-            for name in ("hardware", "rack", "reserved_ports", "serving_limits"):
+            for name in self._schema.HOST_VARIABLES:
                 with suppress(AnsibleUndefinedVariable):
-                    if name in hostvars[host]:
-                        own[name] = self._templar.template(hostvars[host][name])
+                    if name in self._hostvars[host]:
+                        own[name] = self._templar.template(self._hostvars[host][name])
         return found
 
-    def _values(self, places: dict[str, str], variables: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-        """Effective values of the keys that the inventory sets, and what went wrong with their templates."""
-        values: dict[str, Any] = {}
-        faults: dict[str, str] = {}
-        for key in places:
-            if key not in variables or key.startswith("ansible_"):
-                continue
-            try:
-                values[key] = masked(self._templar.template(variables[key]), key)
-            except AnsibleError as error:
-                faults[key] = str(error).splitlines()[0]
-        return values, faults
+    def _value(self, key: str, value: Any, path: str, host: str | None = None) -> Any:
+        """The effective value, as the controller has it or a host; what cannot be had becomes a fault."""
+        if key.startswith("ansible_"):
+            self._open(value, path)
+            return None
+        try:
+            found = self._hostvars[host][key] if host is not None else self._templar.template(value)
+            return masked(self._open(found, path), key)
+        except AnsibleUndefinedVariable as error:
+            if not any(re.search(rf"\b{name}\b", str(text)) for text in texts(value) for name in self._later):
+                self._faults[path] = str(error).splitlines()[0]
+        except AnsibleError as error:
+            said = str(error).splitlines()[0]
+            self._faults[path] = NO_KEY if "decrypt" in said else said
+        return None
+
+    def _open(self, value: Any, path: str) -> Any:
+        """The value with what is encrypted in it; a vault that cannot be opened becomes a fault."""
+        if isinstance(value, dict):
+            return {key: self._open(item, path) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._open(item, path) for item in value]
+        if not isinstance(value, EncryptedString):
+            return value
+        try:
+            return str(value)
+        except AnsibleError:
+            self._faults[path] = NO_KEY
+            return None

@@ -33,6 +33,9 @@ class ActionModule(ActionBase):
             return merge_hash(result, self._execute_module(module_name=name, task_vars=task_vars))
         folder = self._connection._shell.tmpdir = self._make_tmp_path()
         progress = self._connection._shell.join_path(folder, "progress")
+        # Results lie beside the module's folder, which goes with the job. Not in ~/.ansible_async: whose home that is
+        # depends on who looks, the shell, the module or Ansible.
+        self._connection._shell.set_option("async_dir", folder.rstrip("/").rpartition("/")[0])
         arguments = {**self._task.args, "progress_path": progress}
         self._task.async_val = LIMIT_S
         try:

@@ -17,6 +17,7 @@ extends_documentation_fragment:
   - result_format_callback
 """
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,30 @@ from typing import Any
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as Default
 
+# What sudo says -> what to do. Ansible gives it at the end of a message about a broken stream.
+SUDO = {
+    r"password is required|[Mm]issing (sudo|become) password": (
+        "sudo asks {user} for a password: run with -K, or allow it without (docs/hosts.md)"
+    ),
+    r"[Ii]ncorrect (sudo|become) password|incorrect password attempt|Sorry, try again": (
+        "sudo does not take the password that was given for {user}: run again with -K"
+    ),
+    r"is not in the sudoers file|is not allowed to (run sudo|execute)": (
+        "{user} may not use sudo: allow it (docs/hosts.md), or set ansible_user to an account that may"
+    ),
+    r"sudo: (command )?not found|executable: b?'?sudo": (
+        "sudo is not installed: install it, or let Ansible log in as root"
+    ),
+}
 QUIET_FROM_S = 2.0  # times shorter than this are not worth reading
 # Playbooks that are a part of a stage of another name.
 PART_OF = {"k3s": "cluster"}
+
+
+def sudo_fault(words: str, user: str) -> str | None:
+    """One sentence for what sudo refused; None if it was not sudo."""
+    found = next((said for pattern, said in SUDO.items() if re.search(pattern, words)), None)
+    return found.format(user=user) if found else None
 
 
 class CallbackModule(Default):
@@ -140,6 +162,13 @@ class CallbackModule(Default):
         elif not (result._task.loop and "results" in result._result):  # each item has said its own
             self._failure(result)
 
+    def v2_runner_retry(self, result: Any) -> None:
+        """A task that waits is no failure: one line when it begins to, and another for every ten tries."""
+        if self._verbose:
+            super().v2_runner_retry(result)
+        elif result._result.get("attempts", 1) % 10 == 1:
+            self._line(result, "waiting", C.COLOR_VERBOSE)
+
     def v2_runner_on_unreachable(self, result: Any) -> None:
         if self._verbose:
             super().v2_runner_on_unreachable(result)
@@ -153,6 +182,9 @@ class CallbackModule(Default):
         detail = str(data.get("stderr") or data.get("module_stderr") or "").strip()
         if detail and detail not in words:
             words = "\n".join([words, *detail.splitlines()[-6:]])
+        user = result._task.remote_user or result._host.vars.get("ansible_user") or "the remote user"
+        if refused := sudo_fault(words, user):
+            words = f"{result._host.get_name()}: {refused}"
         self._display.display("\n" + "\n".join(f"  {line}" for line in words.splitlines()) + "\n", color=C.COLOR_ERROR)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:

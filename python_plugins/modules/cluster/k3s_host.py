@@ -53,14 +53,13 @@ import shutil
 import ssl
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.cluster.k3s import HostState, join, upgrade_fault
 from ansible.module_utils.heteroserve.common.systemd import properties
+from ansible.module_utils.heteroserve.common.web import at, open_own
 
 BINARY = Path("/usr/local/bin/k3s")
 CONFIG = Path("/etc/rancher/k3s/config.yaml")
@@ -76,9 +75,9 @@ def answers(address: str) -> bool:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
-        with urllib.request.urlopen(f"https://{address}:6443/ping", timeout=PATIENCE_S, context=context) as reply:
+        with open_own(f"https://{at(address, 6443)}/ping", PATIENCE_S, context) as reply:
             return bool(reply.read(16).strip() == b"pong")
-    except (OSError, urllib.error.URLError, ValueError):
+    except (OSError, ValueError):
         return False
 
 

@@ -98,6 +98,7 @@ class Removal:
             if path.exists() and self._do(str(path)):
                 run("systemctl", "disable", "--now", unit)
                 path.unlink()
+                path.with_name(f"{path.name}.env").unlink(missing_ok=True)
                 run("systemctl", "daemon-reload")
                 subprocess.run(["systemctl", "reset-failed", unit], capture_output=True)  # fails if it never failed
 

@@ -107,8 +107,9 @@ ansible_facts:
           description: >-
             What an operator should know, with C(code), C(text) and C(fix). Codes are no-driver, driver-not-loaded,
             driver-mismatch, gpu-lost, gpu-passed-through, nvidia-smi-missing, nvidia-smi-failed, nvidia-smi-timeout,
-            amd-smi-failed, xpu-smi-failed, hl-smi-failed, small-bar, secure-boot, no-route, no-cluster-interface,
-            several-cluster-interfaces, disk-timeout, disk-unknown, probe-failed and probe-timeout.
+            amd-smi-failed, xpu-smi-failed, hl-smi-failed, gpu-tool-warning, small-bar, secure-boot, no-route,
+            no-cluster-interface, several-cluster-interfaces, disk-timeout, disk-unknown, probe-failed and
+            probe-timeout.
           type: list
           elements: dict
         sources:

@@ -57,7 +57,6 @@ answering: {description: Cells that are given requests., returned: success, type
 unknown: {description: Names that the gateway does not know., returned: success, type: list}
 """
 
-import socket
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -67,80 +66,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.common.files import write_whole
 from ansible.module_utils.heteroserve.common.progress import Progress
 from ansible.module_utils.heteroserve.gateway import haproxy
-
-ANSWER_S = 10.0  # for one answer of HAProxy
-START_S = 10.0  # for HAProxy to take connections, and for a worker to be there while it reloads its configuration
-POLL_S = 0.3
+from ansible.module_utils.heteroserve.gateway.master import POLL_S, Gateway, NotRunningError
 
 
 def rewrite(path: Path, text: str) -> None:
     """Replace a file, which keeps its mode."""
     write_whole(path, text, path.stat().st_mode & 0o777 if path.exists() else 0o644)
-
-
-class NotRunningError(Exception):
-    """Nobody listens on the socket."""
-
-
-class Gateway:
-    """HAProxy behind its master's socket."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def ask(self, command: str) -> str:
-        """The answer to one command; empty if the worker that it is for has ended."""
-        deadline = time.monotonic() + START_S
-        while True:
-            try:
-                with socket.socket(socket.AF_UNIX) as connection:
-                    connection.settimeout(ANSWER_S)
-                    connection.connect(self.path)
-                    connection.sendall(f"{command}\n".encode())
-                    connection.shutdown(socket.SHUT_WR)
-                    return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-            except FileNotFoundError as error:
-                raise NotRunningError from error
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise NotRunningError from error
-                time.sleep(POLL_S)
-
-    def workers(self) -> tuple[int, ...]:
-        """The present worker, then older ones that still have requests."""
-        deadline = time.monotonic() + START_S
-        while not (found := haproxy.workers(self.ask("show proc"))):
-            if time.monotonic() > deadline:
-                raise NotRunningError
-            time.sleep(POLL_S)
-        return tuple(found)
-
-    def servers(self) -> dict[str, haproxy.Server]:
-        """The servers of the present worker."""
-        deadline = time.monotonic() + START_S
-        while not (found := haproxy.servers(self.ask(f"@!{self.workers()[0]} show servers state"))):
-            if time.monotonic() > deadline:
-                return {}
-            time.sleep(POLL_S)
-        return dict(found)
-
-    def look(self) -> dict[str, haproxy.Cell]:
-        """The cells now."""
-        deadline = time.monotonic() + START_S
-        while True:
-            running = [haproxy.sessions(self.ask(f"@!{worker} show stat")) for worker in self.workers()]
-            # A worker that did not answer has ended, and is not there next time; or it has not, and may have requests.
-            if all(running):
-                return dict(haproxy.cells(self.servers(), running))
-            if time.monotonic() > deadline:
-                raise NotRunningError
-            time.sleep(POLL_S)
-
-    def set(self, servers: list[haproxy.Server], state: str) -> None:
-        """Set the state in every worker: one that a reload left behind may have clients that ask again."""
-        for worker in self.workers():
-            for server in servers:
-                self.ask(f"@!{worker} set server {server.backend}/{server.name} state {state}")
 
 
 class Run:
@@ -164,19 +95,14 @@ class Run:
             rewrite(path, haproxy.kept(self.known, ports))
 
     def switch(self, names: list[str], state: str) -> None:
-        """Drain cells or put them back. It is kept first: a worker that is started meanwhile knows it, too."""
-        drained = state == "drain"
-        self.known = haproxy.with_state(self.known, names, drained)
-        self.keep()
-        deadline = time.monotonic() + START_S
-        while True:
-            self.gateway.set([self.known[name] for name in names], state)
-            now = self.gateway.servers()
-            if all(now[name].drained == drained for name in names if name in now):
-                return
-            if time.monotonic() > deadline:
-                self.module.fail_json(msg=f"HAProxy does not {state} {', '.join(names)}: its journal says why")
-            time.sleep(POLL_S)
+        """Drain cells or put them back."""
+
+        def keep(known: dict[str, haproxy.Server]) -> None:
+            self.known = known
+            self.keep()
+
+        if not self.gateway.switch(names, state, keep):
+            self.module.fail_json(msg=f"HAProxy does not {state} {', '.join(names)}: its journal says why")
 
     def drain(self) -> bool:
         """Whether a cell was not drained before."""

@@ -7,8 +7,9 @@ DOCUMENTATION = r"""
 module: endpoint_health
 short_description: Run the known-answer check on cells and endpoint
 description:
-  - Sends each target a question at temperature 0, once whole and once streamed, and compares the answers with a
-    regular expression. A server that started, and a health check that says 200, do not show that it answers rightly.
+  - Sends each target its model's questions at temperature 0, the first once whole and once streamed, and compares the
+    answers with regular expressions, whatever engine answers. A server that started, and a health check that says 200,
+    do not show that it answers rightly.
   - Reports the time to the first token and tokens a second, and fails with the reason if an answer is wrong.
 options:
   plan: {description: The plan., type: dict, required: true}
@@ -16,7 +17,10 @@ options:
   cells: {description: Names of the cells that are asked; all where left out., type: list, elements: str}
   question: {description: What is asked., type: str, default: What is the capital of France?}
   answer: {description: Regular expression that a right answer matches., type: str, default: Paris}
-  checks: {description: "For single models, by their name: question and answer.", type: dict, default: {}}
+  checks:
+    description: For single models, by their name, what they are asked instead, as a list of C(question) and C(answer).
+    type: dict
+    default: {}
   key_file: {description: "File with an API key for the endpoint, where it asks for one.", type: path}
   timeout: {description: Seconds that one answer may take., type: int, default: 120}
   attempts:
@@ -57,11 +61,11 @@ def check(target: Target, key: str, timeout: int, attempts: int) -> dict[str, An
     and may be answered with anything.
     """
 
-    def answer(stream: bool, **options: Any) -> Answer:
+    def answer(question: str, stream: bool = False, **options: Any) -> Answer:
         return ask(
             target.url,
             target.model,
-            target.question,
+            question,
             chat=target.chat,
             stream=stream,
             key=key if target.needs_key else "",
@@ -69,16 +73,19 @@ def check(target: Target, key: str, timeout: int, attempts: int) -> dict[str, An
             **options,
         )
 
+    (question, expected), *more = target.questions
     for attempt in range(attempts):
         if attempt:
             time.sleep(1)
-        whole = answer(False)
-        fault = fault_of(whole, target.answer, target.question)
-        streamed = answer(True) if not fault else whole
-        fault = fault or fault_of(streamed, target.answer, target.question)
+        whole = answer(question)
+        fault = fault_of(whole, expected, question)
+        streamed = answer(question, stream=True) if not fault else whole
+        fault = fault or fault_of(streamed, expected, question)
         if not fault and whole.text != streamed.text:
             fault = f"answered {whole.text[:60]!r}, and streamed {streamed.text[:60]!r}"
-        if not fault and (error := answer(False, temperature=1, max_tokens=4).error):
+        for another, right in more:
+            fault = fault or fault_of(answer(another), right, another)
+        if not fault and (error := answer(question, temperature=1, max_tokens=4).error):
             fault = f"answers at temperature 0, and to a request with a temperature: {error}"
         if not fault:
             break

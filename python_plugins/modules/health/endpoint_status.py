@@ -15,7 +15,11 @@ options:
   statistics: {description: Address of HAProxy's statistics., type: str, required: true}
   question: {description: A question for the command., type: str, required: true}
   needs_key: {description: Whether clients must send a key., type: bool, default: false}
+  chatbot_file:
+    description: File that says where the chatbot's page is (C(url)); without the file there is no chatbot.
+    type: path
   places: {description: Names and paths to show., type: dict, default: {}}
+  gpu_faults: {description: "File of the guard of the GPUs, which drains cells on broken ones.", type: path}
 author: [HeteroServe (@heteroserve)]
 """
 
@@ -33,18 +37,22 @@ up: {description: Whether every cell is up and the gateway sees it., returned: a
 report: {description: The table and the summary., returned: always, type: str}
 """
 
+import json
+import ssl
 import urllib.error
-import urllib.request
+from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.heteroserve.common.web import open_own
 from ansible.module_utils.heteroserve.gateway.haproxy import server_rows
 from ansible.module_utils.heteroserve.health.endpoint import cell_url, status_table, summary
 
 
-def state_of(url: str) -> str:
+def state_of(url: str, context: ssl.SSLContext | None = None) -> str:
     """ "up", or why not."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=10):
+        with open_own(f"{url}/health", 10, context):
             return "up"
     except urllib.error.HTTPError as error:
         return f"HTTP {error.code}"
@@ -52,13 +60,43 @@ def state_of(url: str) -> str:
         return "down"
 
 
+def any_certificate() -> ssl.SSLContext:
+    """For what is asked whether it runs, not who it is: its certificate may be one that only browsers know."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 def statistics_of(url: str) -> str:
     """HAProxy's statistics in CSV; nothing if it does not run."""
     try:
-        with urllib.request.urlopen(f"{url}/;csv", timeout=10) as response:
+        with open_own(f"{url}/;csv", 10) as response:
             return str(response.read().decode())
     except OSError:
         return ""
+
+
+def chatbot_of(path: str | None) -> str | None:
+    """Where the chatbot's page is; None if there is no chatbot."""
+    try:
+        return str(json.loads(Path(path).read_text(encoding="utf-8"))["url"]) if path else None
+    except FileNotFoundError:
+        return None
+
+
+def out_of_use(plan: dict[str, Any], drained: list[str]) -> list[str]:
+    """Cells that somebody drained, and how their hosts are put back."""
+    hosts = sorted({host for cell in plan["cells"] if cell["name"] in drained for host in cell["hosts"]})
+    ways = [f"./heteroserve run playbooks/drain.yml -e drain_host={host} -e drain_state=absent" for host in hosts]
+    return [f"{', '.join(drained)}: drained; {' and '.join(ways)} takes it into use again"] if drained else []
+
+
+def gpu_faults(path: str | None) -> list[str]:
+    """Why cells are drained, as the guard of the GPUs says; nothing where there is none."""
+    try:
+        return [str(record["reason"]) for record in json.loads(Path(path or "").read_text())]
+    except (OSError, ValueError, KeyError):
+        return []
 
 
 def main() -> None:
@@ -70,7 +108,9 @@ def main() -> None:
             "statistics": {"type": "str", "required": True},
             "question": {"type": "str", "required": True},
             "needs_key": {"type": "bool", "default": False, "no_log": False},
+            "chatbot_file": {"type": "path"},
             "places": {"type": "dict", "default": {}},
+            "gpu_faults": {"type": "path"},
         },
         supports_check_mode=True,
     )
@@ -79,14 +119,27 @@ def main() -> None:
     text = statistics_of(asked["statistics"])
     servers = server_rows(text) if text else {}
     down = [name for name, state in states.items() if state != "up"]
-    unseen = [name for name in states if servers.get(name, {}).get("status") != "UP" and name not in down]
-    faults = [f"{name} is {states[name]}" for name in down]
-    faults += [] if text else ["the gateway does not run"]
-    faults += [f"the gateway does not see {name}" for name in unseen] if text else []
+    drained = [name for name in states if servers.get(name, {}).get("status", "").startswith(("DRAIN", "MAINT"))]
+    unseen = [name for name in states if servers.get(name, {}).get("status") != "UP" and name not in [*down, *drained]]
+    missing = [f"{name} is {states[name]}" for name in down if name not in drained]
+    missing += [] if text else ["the gateway does not run"]
+    missing += [f"the gateway does not see {name}" for name in unseen] if text else []
+    faults = [*missing, "./heteroserve up starts what is missing"] if missing else []
+    faults += out_of_use(asked["plan"], drained)
+    broken = gpu_faults(asked["gpu_faults"])
+    faults += broken
+    places = dict(asked["places"])
+    if chatbot := chatbot_of(asked["chatbot_file"]):
+        state = state_of(chatbot, any_certificate())
+        places = {"chatbot": chatbot if state == "up" else f"{chatbot} ({state})", **places}
+        faults += (
+            [] if state == "up" else [f"the chatbot is {state}; ./heteroserve run playbooks/chatbot.yml starts it"]
+        )
     report = "\n\n".join(
         [
             status_table(asked["plan"], states, servers),
-            summary(asked["endpoint"], asked["plan"], asked["question"], asked["needs_key"], asked["places"]),
+            *broken,
+            summary(asked["endpoint"], asked["plan"], asked["question"], asked["needs_key"], places),
         ]
     )
     module.exit_json(changed=False, up=not faults, faults=faults, report=report)

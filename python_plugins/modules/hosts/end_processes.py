@@ -11,7 +11,7 @@ description:
     parents are gone. Processes are known by a mark in their environment and by their session, so nothing else on
     the host is touched.
 options:
-  state_dir: {description: The state directory., type: path, required: true}
+  installation: {description: "Mark of its processes: the state directory's real path.", type: path, required: true}
   grace: {description: Seconds between the request to end and the end., type: int, default: 20}
 author: [HeteroServe (@heteroserve)]
 """
@@ -19,7 +19,7 @@ author: [HeteroServe (@heteroserve)]
 EXAMPLES = r"""
 - name: Ensure all processes of this installation are stopped
   end_processes:
-    state_dir: /var/lib/heteroserve
+    installation: /var/lib/heteroserve
 """
 
 RETURN = r"""
@@ -33,14 +33,14 @@ from ansible.module_utils.heteroserve.common.processes import INSTALLATION, end,
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
-        argument_spec={"state_dir": {"type": "path", "required": True}, "grace": {"type": "int", "default": 20}},
+        argument_spec={"installation": {"type": "path", "required": True}, "grace": {"type": "int", "default": 20}},
         supports_check_mode=True,
     )
-    state_dir = module.params["state_dir"]
+    installation = module.params["installation"]
     count = (
-        len(members(INSTALLATION, state_dir))
+        len(members(INSTALLATION, installation))
         if module.check_mode
-        else end(INSTALLATION, state_dir, module.params["grace"])
+        else end(INSTALLATION, installation, module.params["grace"])
     )
     module.exit_json(changed=count > 0, ended=count)
 

@@ -11,6 +11,7 @@ description:
     written, and fails with all faults at once. What is already in place, or runs already, is not asked for again.
 options:
   state_dir: {description: Folder of everything that is written on the host., type: path, required: true}
+  installation: {description: "Mark of its processes: the state directory's real path.", type: path, required: true}
   run_dir: {description: Folder of the sockets., type: path, required: true}
   python: {description: Interpreter for the environments., type: str, required: true}
   cells: {description: Cells of the plan on this host., type: list, elements: dict, required: true}
@@ -22,6 +23,7 @@ EXAMPLES = r"""
 - name: Check the host
   host_check:
     state_dir: /var/lib/heteroserve
+    installation: /var/lib/heteroserve
     run_dir: /run/heteroserve
     python: /usr/bin/python3
     cells: "{{ plan.cells }}"
@@ -33,21 +35,25 @@ faults: {description: One sentence for each fault., returned: always, type: list
 """
 
 import os
+import re
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.common.faults import listing
 from ansible.module_utils.heteroserve.common.files import existing_parent, missing_space
-from ansible.module_utils.heteroserve.common.processes import UNIT, members, taken_ports
-from ansible.module_utils.heteroserve.models.weights import fault_of_folder
+from ansible.module_utils.heteroserve.common.processes import UNIT, clashes, members, running, taken_ports
+from ansible.module_utils.heteroserve.models.weights import fault_of_folder, with_beside
 from ansible.module_utils.heteroserve.plan.builds import build_named
 
 # HAProxy takes 97 bytes for a socket's path (the kernel 107, less what a reload puts behind it), and Ray Serve puts
 # its HAProxy's socket into PORT/h/NODE, where a node's id has 56 characters.
 SOCKET_BYTES = 97
 SOCKET_TAIL = len("/65535/h//admin.sock") + 56
+# Ray's sessions with their logs, and what programs keep in the folder for temporary files.
+TEMPORARY_BYTES = 200_000_000
 
 
 def python_fault(python: str) -> str | None:
@@ -77,14 +83,33 @@ def folder_fault(path: Path, key: str) -> str | None:
     return None
 
 
+def temporary_faults(run_dir: Path) -> list[str]:
+    """What is wrong with the folder of the sockets and with the one for temporary files."""
+    faults = []
+    if not re.fullmatch(r"[A-Za-z0-9._/@+=,~-]+", str(run_dir)):
+        faults.append(f"ray_host_run_dir: {run_dir} has spaces or special characters: set a path without")
+    places: dict[int, tuple[Path, list[str]]] = {}
+    for setting, place in (("ray_host_run_dir", existing_parent(run_dir)), ("TMPDIR", Path(tempfile.gettempdir()))):
+        places.setdefault(place.stat().st_dev, (place, []))[1].append(setting)
+    for place, settings in places.values():
+        names = " and ".join(settings)
+        if os.statvfs(place).f_flag & os.ST_NOEXEC:
+            found = f"{place} is mounted noexec, and engines load there what they compile"
+            faults.append(f"{found}: mount it without, or set {names} to a folder elsewhere")
+        elif fault := missing_space(place, TEMPORARY_BYTES, "what is temporary", names):
+            faults.append(fault)
+    return faults
+
+
 def disk_fault(state_dir: Path, cells: list[dict[str, Any]], models: dict[str, dict[str, Any]]) -> str | None:
     """What is missing on disk for environments and weights that are not there yet."""
     builds = {cell["build"] for cell in cells if not (state_dir / "envs" / cell["build"] / ".complete").exists()}
     names = {cell["model"] for cell in cells}
     fetched = [
-        models[name]
+        item
         for name in names
-        if not models[name]["source"].get("path") and not (state_dir / "models" / models[name]["folder"]).exists()
+        for item in with_beside(models[name])
+        if not item["source"].get("path") and not (state_dir / "models" / item["folder"]).exists()
     ]
     # Weights are there twice while they are made: as fetched and as converted or moved.
     needed = sum(build_named(build).environment_bytes for build in builds) + sum(
@@ -93,9 +118,10 @@ def disk_fault(state_dir: Path, cells: list[dict[str, Any]], models: dict[str, d
     return missing_space(state_dir, needed, "what is still to be installed") if needed else None
 
 
-def memory_fault(cells: list[dict[str, Any]]) -> str | None:
+def memory_fault(installation: str, cells: list[dict[str, Any]]) -> str | None:
     """What is missing in memory for the cells that do not run yet."""
-    waiting = [cell for cell in cells if not members(UNIT, cell["name"])]
+    processes = running()
+    waiting = [cell for cell in cells if not members(UNIT, f"{installation}/cells/{cell['name']}", processes)]
     needed = sum(cell["limits"]["host_memory_bytes"] for cell in waiting)
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
@@ -114,6 +140,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_dir": {"type": "path", "required": True},
+            "installation": {"type": "path", "required": True},
             "run_dir": {"type": "path", "required": True},
             "python": {"type": "str", "required": True},
             "cells": {"type": "list", "elements": "dict", "required": True},
@@ -123,19 +150,21 @@ def main() -> None:
     )
     state_dir, run_dir, cells = Path(module.params["state_dir"]), module.params["run_dir"], module.params["cells"]
     models = {model["name"]: model for model in module.params["models"]}
-    taken = taken_ports([port for cell in cells for port in cell["ports"].values()], str(state_dir))
+    taken = taken_ports([port for cell in cells for port in cell["ports"].values()], module.params["installation"])
     faults = [
         folder_fault(state_dir, "state_dir"),
         folder_fault(Path(run_dir), "ray_host_run_dir"),
+        *temporary_faults(Path(run_dir)),
         python_fault(module.params["python"]),
         disk_fault(state_dir, cells, models),
-        memory_fault(cells),
+        memory_fault(module.params["installation"], cells),
         *(
-            fault_of_folder(name, Path(models[name]["source"]["path"]))
+            fault_of_folder(item["name"], Path(item["source"]["path"]), item.get("config", "config.json"))
             for name in sorted({cell["model"] for cell in cells})
-            if models[name]["source"].get("path")
+            for item in with_beside(models[name])
+            if item["source"].get("path")
         ),
-        *(f"port {port} is used by {owner}: set cell_port_base to a free range" for port, owner in taken.items()),
+        *(f"{clash}: set cell_port_base to a free range" for clash in clashes(taken)),
     ]
     excess = len(run_dir) + SOCKET_TAIL - SOCKET_BYTES
     if excess > 0:

@@ -78,6 +78,7 @@ from ansible.module_utils.heteroserve.hosts.preflight import (
 )
 from ansible.module_utils.heteroserve.hosts.swap import Swap, parse_swaps
 from ansible.module_utils.heteroserve.hosts.tuning import MODULES
+from ansible.module_utils.heteroserve.models.weights import with_beside
 
 RANCHER = Path("/var/lib/rancher")
 FIREWALLS = {"firewalld": "firewalld.service", "ufw": "ufw.service"}
@@ -199,10 +200,11 @@ def main() -> None:
     models = {model["name"]: model for model in wanted["models"]}
     folder = Path(wanted["machine_dir"])
     there = {
-        name
-        for name, model in models.items()
-        if (folder / "models" / model["folder"]).exists()
-        or (model["source"].get("path") and Path(model["source"]["path"]).exists())
+        item["name"]
+        for model in models.values()
+        for item in with_beside(model)
+        if (folder / "models" / item["folder"]).exists()
+        or (item["source"].get("path") and Path(item["source"]["path"]).exists())
     }
     total, free = memory()
     running = firewalls()

@@ -26,6 +26,7 @@ options:
   gateway_port: {description: Port of the endpoint., type: int, default: 0}
   client_sources: {description: Who may use the endpoint; empty for anyone., type: list, elements: str, default: []}
   monitored_ports: {description: Ports that monitoring reads., type: list, elements: int, default: []}
+  gpu_ports: {description: "Ports of GPU exporters, which gateways read too.", type: list, elements: int, default: []}
   registry_host: {description: Host of the registry., type: str, default: ""}
   registry_port: {description: Its port., type: int, default: 0}
   weights_host: {description: Host that gives weights to the others., type: str, default: ""}
@@ -111,6 +112,7 @@ def wanted_of(parameters: dict[str, Any]) -> tuple[Wanted, list[str]]:
         admin_sources=tuple(parameters["admin_sources"]),
         client_sources=tuple(parameters["client_sources"]),
         monitored_ports=tuple(parameters["monitored_ports"]),
+        gpu_ports=tuple(parameters["gpu_ports"]),
         weights_ports=tuple(parameters["weights_ports"]),
         pods_routed=parameters["pods_routed"],
         openings=tuple(
@@ -173,6 +175,7 @@ def main() -> None:
             "gateway_port": {"type": "int", "default": 0},
             "client_sources": texts,
             "monitored_ports": {"type": "list", "elements": "int", "default": []},
+            "gpu_ports": {"type": "list", "elements": "int", "default": []},
             "registry_host": {"type": "str", "default": ""},
             "registry_port": {"type": "int", "default": 0},
             "weights_host": {"type": "str", "default": ""},

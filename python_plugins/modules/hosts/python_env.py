@@ -25,6 +25,7 @@ options:
     type: str
   imports: {description: Modules that must import for the environment to count., type: list, elements: str, default: []}
   disk: {description: Bytes that the environment takes., type: int, default: 0}
+  shared: {description: Whether other users of the host may run it., type: bool, default: false}
 extends_documentation_fragment: [progress]
 author: [HeteroServe (@heteroserve)]
 """
@@ -109,12 +110,23 @@ class Uv:
             raise InstallError(f"{path.name}: uv failed: {(uv_error(tail) or ' '.join(tail[-3:]))[-600:]}")
 
 
+def can_keep(cache: Path) -> bool:
+    """Whether the folder is there, or can be made, and can be written to. An account may have no home."""
+    if not cache.is_absolute():
+        return False
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(cache, os.W_OK)
+
+
 def find_uv(python: str, path: Path, lock: Path, progress: Progress) -> Uv:
     """uv in its own environment, installed by pip if it is not there. Raises InstallError."""
     mark, digest = path / MARK, digest_of(python, lock)
     pip = [str(path / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
     with locked(path.with_name(f".{path.name}.lock"), lambda: progress.say("waiting for an earlier run's pip to end")):
-        if not mark.exists() or mark.read_text() != digest:
+        if not mark.exists() or mark.read_text() != digest or not is_here(path):
             progress.say("uv: installing")
             make(python, path)
             options = ["--no-input", "--no-deps", "--no-compile", "--require-hashes", "--requirement", str(lock)]
@@ -128,6 +140,8 @@ def find_uv(python: str, path: Path, lock: Path, progress: Progress) -> Uv:
     listed = subprocess.run([*pip, "config", "list"], capture_output=True, text=True).stdout
     found = uv_environment(without_missing(pip_settings(listed)))
     own = {name: value for name, value in os.environ.items() if name.startswith("UV_")}
+    if not can_keep(Path(os.path.expanduser("~/.cache/uv"))):
+        found["UV_CACHE_DIR"] = str(path.with_name(".uv-cache"))
     # Newer pip trusts the certificates of the system; uv does where it is told to.
     variables = {**os.environ, "UV_SYSTEM_CERTS": "true", **found, **own}
     return Uv(path / "bin" / "uv", variables, progress)
@@ -165,12 +179,30 @@ def install(module: AnsibleModule, path: Path, lock: Path, progress: Progress) -
         raise InstallError(f"{name}: installed, but 'import {failed}' fails: {last}{hint}")
 
 
-def digest_of(python: str, lock: Path, torch: str = "") -> str:
+def is_here(path: Path) -> bool:
+    """Whether an environment lies where it was made: its scripts name that folder, so they do not run elsewhere."""
+    try:
+        return str(path) in (path / "bin" / "activate").read_text()
+    except OSError:
+        return False
+
+
+def share(path: Path) -> None:
+    """Let everyone read and run what the owner can. By umask it could not be: uv links files of its cache."""
+    for folder, _, files in os.walk(path):
+        for one in (Path(folder), *(Path(folder) / name for name in files)):
+            if not one.is_symlink():
+                mode = one.stat().st_mode & 0o777
+                one.chmod(mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6)
+
+
+def digest_of(python: str, lock: Path, torch: str = "", shared: bool = False) -> str:
     """Everything that decides what the environment holds."""
     version = subprocess.run(
         [python, "-c", "import sys; print(sys.version)"], capture_output=True, text=True, check=True
     ).stdout
-    return hashlib.sha256("\0".join((version, lock.read_text(), torch)).encode()).hexdigest()[:16]
+    parts = (version, lock.read_text(), torch, *(["shared"] if shared else []))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def main() -> None:
@@ -185,6 +217,7 @@ def main() -> None:
             "torch_index": {"type": "str"},
             "imports": {"type": "list", "elements": "str", "default": []},
             "disk": {"type": "int", "default": 0},
+            "shared": {"type": "bool", "default": False},
             "progress_path": {"type": "path"},
         },
         supports_check_mode=True,
@@ -193,11 +226,12 @@ def main() -> None:
     progress = Progress(module.params["progress_path"])
     if module.check_mode and not lock.exists():
         module.exit_json(changed=True, digest="")
-    digest = digest_of(module.params["python"], lock, module.params["torch"] or "")
+    shared = module.params["shared"]
+    digest = digest_of(module.params["python"], lock, module.params["torch"] or "", shared)
     mark = path / MARK
 
     def complete() -> bool:
-        return mark.exists() and mark.read_text() == digest
+        return mark.exists() and mark.read_text() == digest and is_here(path)
 
     if complete() or module.check_mode:
         module.exit_json(changed=not complete(), digest=digest)
@@ -212,6 +246,8 @@ def main() -> None:
             install(module, path, lock, progress)
         except InstallError as error:
             module.fail_json(msg=str(error))
+        if shared:
+            share(path)
         write_whole(mark, digest)
     module.exit_json(changed=True, digest=digest)
 

@@ -72,6 +72,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.common.files import amount, locked, missing_space, write_whole
 from ansible.module_utils.heteroserve.common.packages import answers, pip_settings, without_missing
 from ansible.module_utils.heteroserve.common.progress import Progress
+from ansible.module_utils.heteroserve.common.web import open_own
 from ansible.module_utils.heteroserve.images.builds import (
     explain,
     local_folders,
@@ -103,13 +104,9 @@ class Registry:
         request = urllib.request.Request(f"https://{self.endpoint}/v2/{name}/manifests/{version}", method="HEAD")
         request.add_header("Accept", ", ".join(MANIFESTS))
         request.add_header("Authorization", f"Basic {self._token}")
-        # Whatever proxy this host uses, the registry is a host of the cluster.
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}),
-            urllib.request.HTTPSHandler(context=ssl.create_default_context(cadata=self.authority)),
-        )
+        trusted = ssl.create_default_context(cadata=self.authority)
         try:
-            with opener.open(request, timeout=10) as answer:
+            with open_own(request, 10, trusted) as answer:
                 return str(manifest_digest(answer.headers))
         except urllib.error.HTTPError as error:
             if error.code == 404:

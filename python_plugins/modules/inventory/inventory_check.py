@@ -20,7 +20,9 @@ options:
   host_keys: {description: Where the keys of single hosts and of groups in the host file stand., type: dict}
   hosts: {description: Variables of the serving hosts that the planner reads., type: dict}
   lines: {description: Where nested keys stand., type: dict}
+  owned: {description: "What hosts and groups set for themselves, as their hosts have it.", type: dict}
   role_options: {description: What the roles say they take., type: dict}
+  job_folder: {description: "The folder of a job of AWX, which is removed after it; empty outside of AWX.", type: str}
   gateway_is_local: {description: Whether the gateway is on this machine., type: bool}
 author: [HeteroServe (@heteroserve)]
 """
@@ -33,6 +35,8 @@ EXAMPLES = r"""
 RETURN = r"""
 faults: {description: One sentence for each fault., returned: always, type: list}
 """
+
+import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.common.faults import listing
@@ -50,7 +54,7 @@ def ports_in_use(inventory: Inventory) -> list[Fault]:
         for name in ("gateway_port", "gateway_stats_port")
         if (port := number(inventory.values.get(name))) is not None
     }
-    taken = taken_ports(list(names), str(inventory.values.get("state_dir", "")))
+    taken = taken_ports(list(names), os.path.realpath(str(inventory.values.get("state_dir", ""))))
     return [
         Fault(
             inventory.places.get(names[port], "group_vars/all"),
@@ -75,7 +79,9 @@ def main() -> None:
             "host_keys": {**mapping, "no_log": False},
             "hosts": mapping,
             "lines": mapping,
+            "owned": mapping,
             "role_options": {**mapping, "no_log": False},
+            "job_folder": {"type": "str", "default": ""},
             "gateway_is_local": {"type": "bool", "default": False},
         },
         supports_check_mode=True,

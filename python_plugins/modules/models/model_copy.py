@@ -14,6 +14,7 @@ description:
 options:
   name: {description: The model's name., type: str, required: true}
   path: {description: Folder of the weights on this host., type: path, required: true}
+  config: {description: The file that says what the weights are., type: str, default: config.json}
   origin: {description: Folder that the operator names as the source., type: path}
   reader: {description: Uid and gid of the user that has to be able to read O(origin)., type: int}
   files: {description: Size and sha256 of each file as M(model_manifest) returns them., type: dict, required: true}
@@ -206,7 +207,7 @@ class Copy:
 
 def own_folder(module: AnsibleModule, origin: Path, target: Path) -> None:
     """End with a link to what the operator has put on this host, if that is whole and what the store has."""
-    fault = fault_of_files(module.params["name"], origin)
+    fault = fault_of_files(module.params["name"], origin, module.params["config"])
     if not fault:
         wrong, _ = differing(origin, module.params["files"], {}, False)
         if wrong:
@@ -233,6 +234,7 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "path": {"type": "path", "required": True},
+            "config": {"type": "str", "default": "config.json"},
             "origin": {"type": "path"},
             "reader": {"type": "int"},
             "files": {"type": "dict", "required": True},

@@ -13,6 +13,7 @@ description:
 options:
   name: {description: The model's name., type: str, required: true}
   path: {description: Folder of the weights., type: path, required: true}
+  config: {description: The file that says what the weights are., type: str, default: config.json}
   reader: {description: Uid and gid of the user that has to be able to read the weights., type: int}
   manifest: {description: File that keeps what was found., type: path, required: true}
 extends_documentation_fragment: [progress]
@@ -56,6 +57,7 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "path": {"type": "path", "required": True},
+            "config": {"type": "str", "default": "config.json"},
             "reader": {"type": "int"},
             "manifest": {"type": "path", "required": True},
             "progress_path": {"type": "path"},
@@ -65,7 +67,7 @@ def main() -> None:
     name, folder, kept = module.params["name"], Path(module.params["path"]), Path(module.params["manifest"])
     if not folder.is_dir():
         module.exit_json(changed=False, files={}, bytes=0)
-    fault = fault_of_files(name, folder)
+    fault = fault_of_files(name, folder, module.params["config"])
     if not fault and module.params["reader"]:
         fault = unreadable(name, folder, module.params["reader"])
     if fault:

@@ -7,13 +7,14 @@ DOCUMENTATION = r"""
 module: run_state
 short_description: Lock the state directory for this run and read its plan
 description:
-  - Makes the state directory on the controller (mode 0700) and notes in it which ansible-playbook works with it.
-    While that process lives, another one that needs the directory fails with one sentence.
-  - The note needs no removal. It counts only as long as the process that it names lives, so a run that was killed
-    leaves nothing to clean up.
-  - Returns the plan if there is one.
+  - Makes the state directory on the controller (mode 0700) and locks it (flock of C(run.lock)) until this
+    ansible-playbook ends. Another run that needs the directory, in another container or on another host too, fails
+    with one sentence that names this one.
+  - The lock needs no removal. The kernel drops it with the process, so a run that was killed leaves nothing to clean
+    up.
+  - Returns the plan if there is one. In a check run that is the one which the stage plan has made and not written.
 options:
-  path: {description: The state directory., type: path, required: true}
+  path: {description: "The state directory, as an absolute path.", type: str, required: true}
   plan_required: {description: Fail if there is no plan., type: bool, default: false}
   read_only: {description: Neither make the directory nor lock it., type: bool, default: false}
 author: [HeteroServe (@heteroserve)]

@@ -50,6 +50,21 @@ options:
       builds (engine builds that can be had), provided (those whose image the site provides)."
     type: dict
     default: {}
+  cards:
+    description: Accelerators that HeteroServe has no card of, as C(serving_plan_cards) of the role serving_plan.
+    type: list
+    elements: dict
+    default: []
+  hub:
+    description:
+      - Address of the Hugging Face hub, or of a mirror. C(config.json) of models that come from it is read there, for
+        their dimensions and their format. It is asked by the proxy that the environment names.
+      - Not asked where left out or empty.
+    type: str
+  hub_token: {description: The hub's token, for gated repositories., type: str}
+  configs:
+    description: Folder where what the hub said is kept, and where the stage models keeps config.json of weights.
+    type: path
   allow_unplaced:
     description: Write the plan and succeed although a model has no replica.
     type: bool
@@ -93,9 +108,13 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.heteroserve.common.hub import Hub
+from ansible.module_utils.heteroserve.facts.accelerators import AcceleratorCard
 from ansible.module_utils.heteroserve.facts.declared import hardware_of
+from ansible.module_utils.heteroserve.facts.described import cards_of
+from ansible.module_utils.heteroserve.plan.descriptions import HUB, describe, kept
 from ansible.module_utils.heteroserve.plan.page import plan_page
-from ansible.module_utils.heteroserve.plan.planner import HostEntry, ModelRequest, PlanRequest, make_plan
+from ansible.module_utils.heteroserve.plan.planner import HostEntry, PlanRequest, make_plan
 from ansible.module_utils.heteroserve.plan.report import diff_in_words, plan_report, why_unplaced
 from ansible.module_utils.heteroserve.plan.request import host_limits, model_entry, options_of
 from ansible.module_utils.heteroserve.plan.schema import Plan, plan_from_json, plan_to_json
@@ -103,7 +122,7 @@ from ansible.module_utils.heteroserve.plan.schema import Plan, plan_from_json, p
 HOST_KEYS = ("hardware", "rack", "address", "reserved_ports", "memory_gib", "cores", "accelerators")
 
 
-def host_entry(name: str, given: dict[str, Any]) -> HostEntry:
+def host_entry(name: str, given: dict[str, Any], cards: dict[str, AcceleratorCard]) -> HostEntry:
     """One host of the argument ``hosts``. Raises ``ValueError`` with a sentence."""
     unknown = sorted(set(given) - set(HOST_KEYS))
     if unknown:
@@ -112,7 +131,7 @@ def host_entry(name: str, given: dict[str, Any]) -> HostEntry:
         raise ValueError(f"{name}: its hardware is unknown; run the facts stage first or declare `hardware:`")
     limits = host_limits({key: value for key, value in given.items() if key != "hardware"}, name)
     return HostEntry(
-        hardware=hardware_of(given["hardware"], f"{name}: hardware"),
+        hardware=hardware_of(given["hardware"], f"{name}: hardware", cards),
         rack=str(limits.rack or ""),
         address=limits.address or "",
         reserved_ports=limits.reserved_ports or (),
@@ -120,19 +139,6 @@ def host_entry(name: str, given: dict[str, Any]) -> HostEntry:
         cores=limits.cores,
         accelerators=limits.accelerators,
     )
-
-
-def model_request(number: int, given: dict[str, Any]) -> ModelRequest:
-    """One entry of the argument ``models``; a config.json in a folder that the controller can read is used."""
-    entry = {key: value for key, value in given.items() if value is not None}
-    path = (entry.get("source") or {}).get("path")
-    if path and not entry.get("card") and not entry.get("config"):
-        try:
-            with open(os.path.join(path, "config.json"), encoding="utf-8") as file:
-                entry["config"] = json.load(file)
-        except OSError:
-            pass  # the folder may be on the hosts only: the planner says so if it finds no card either
-    return model_entry(entry, f"models[{number}]")
 
 
 def read_previous(path: str) -> tuple[str, Plan | None]:
@@ -190,6 +196,10 @@ def main() -> None:
             "page": {"type": "path"},
             "replan": {"type": "bool", "default": False},
             "options": {"type": "dict", "default": {}},
+            "cards": {"type": "list", "elements": "dict", "default": []},
+            "hub": {"type": "str"},
+            "hub_token": {"type": "str", "no_log": True},
+            "configs": {"type": "path"},
             "allow_unplaced": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -197,8 +207,11 @@ def main() -> None:
     given = module.params
     try:
         text, previous = read_previous(given["path"])
-        hosts = {name: host_entry(name, entry or {}) for name, entry in given["hosts"].items()}
-        models = tuple(model_request(number, entry) for number, entry in enumerate(given["models"]))
+        cards = cards_of(given["cards"])
+        hosts = {name: host_entry(name, entry or {}, cards) for name, entry in given["hosts"].items()}
+        hub = Hub(given["hub"], given["hub_token"] or "") if given["hub"] else None
+        described = describe(given["models"], hub, given["configs"] or "")
+        models = tuple(model_entry(one.entry, f"models[{number}]") for number, one in enumerate(described))
         options = options_of(given["options"])
     except (OSError, ValueError) as fault:
         module.fail_json(msg=str(fault))
@@ -210,6 +223,9 @@ def main() -> None:
         previous=previous,
         replan=given["replan"],
         options=options,
+        cards=cards,
+        described={str(one.entry.get("name")): one.origin for one in described if one.origin},
+        problems={str(one.entry.get("name")): one.problem for one in described if one.problem},
     )
     try:
         plan = make_plan(request)
@@ -220,9 +236,15 @@ def main() -> None:
     if plan.unplaced and not given["allow_unplaced"]:
         module.fail_json(msg=why_unplaced(plan), report=report, unplaced=list(plan.unplaced))
     files = {given["path"]: new_text}
+    for one in [*described, *(one.draft for one in described if one.draft)]:
+        if one.fresh is not None and given["configs"]:
+            text_kept = json.dumps(one.fresh, indent=1, sort_keys=True) + "\n"
+            files[kept(given["configs"], str(one.entry["name"]), HUB)] = text_kept
     if given["page"]:
         files[given["page"]] = plan_page(plan, hosts)
     try:
+        if given["configs"] and not module.check_mode:
+            os.makedirs(given["configs"], mode=0o700, exist_ok=True)
         act = differs if module.check_mode else write_if_new
         changed = True in [act(path, content) for path, content in files.items()]
     except OSError as fault:

@@ -15,6 +15,7 @@ options:
   cell: {description: The cell as plan.json has it., type: dict, required: true}
   model: {description: The cell's model as plan.json has it., type: dict, required: true}
   model_path: {description: Folder of the weights on the host., type: path, required: true}
+  models_path: {description: Folder in which adapters and draft models lie that were fetched., type: path, default: /}
   token_file: {description: Ray's authentication token., type: path, required: true}
   application_file:
     description: Where the configuration is kept, so that a restarted Ray gets it back.
@@ -42,6 +43,7 @@ EXAMPLES = r"""
 RETURN = r"""
 url: {description: Where the cell answers., returned: success, type: str}
 waited_s: {description: Seconds until it served., returned: success, type: float}
+up_to_date: {description: Whether the cell served all of it before., returned: success, type: bool}
 """
 
 import json
@@ -55,6 +57,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.common.files import write_whole
 from ansible.module_utils.heteroserve.common.progress import Progress
 from ansible.module_utils.heteroserve.common.records import from_dict
+from ansible.module_utils.heteroserve.common.web import at, open_own
+from ansible.module_utils.heteroserve.models.weights import weights_path
 from ansible.module_utils.heteroserve.plan.schema import Cell, PlannedModel
 from ansible.module_utils.heteroserve.serving.ray_serve import Verdict, explain, serve_config, up_to_date, verdict
 from ansible.module_utils.heteroserve.serving.starting import step_of
@@ -66,14 +70,14 @@ class Serve:
     """The REST API of one cell's Ray Serve. Raises OSError when it cannot be reached."""
 
     def __init__(self, address: str, port: int, token: str) -> None:
-        self._url = f"http://{address}:{port}/api/serve/applications/"
+        self._url = f"http://{at(address, port)}/api/serve/applications/"
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def details(self) -> dict[str, Any]:
         """Everything that Serve says of itself. Raises ValueError if it does not take the token."""
         request = urllib.request.Request(self._url, headers=self._headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with open_own(request, 30) as response:
                 return dict(json.load(response))
         except urllib.error.HTTPError as error:
             if error.code in (401, 403):
@@ -88,7 +92,7 @@ class Serve:
         data = json.dumps(config).encode()
         request = urllib.request.Request(self._url, data=data, headers=self._headers, method="PUT")
         try:
-            with urllib.request.urlopen(request, timeout=120):
+            with open_own(request, 120):
                 return
         except urllib.error.HTTPError as error:
             raise ValueError(f"Serve refused the application ({error.code}): {error.read().decode()[-600:]}") from error
@@ -137,6 +141,7 @@ def main() -> None:
             "cell": {"type": "dict", "required": True},
             "model": {"type": "dict", "required": True},
             "model_path": {"type": "path", "required": True},
+            "models_path": {"type": "path", "default": "/"},
             "token_file": {"type": "path", "required": True, "no_log": False},
             "application_file": {"type": "path", "required": True},
             "log_dir": {"type": "path", "required": True},
@@ -153,11 +158,12 @@ def main() -> None:
         model = from_dict(PlannedModel, module.params["model"], "model")
     except ValueError as fault:
         module.fail_json(msg=f"plan.json: {fault}")
-    wanted = serve_config(cell, model, module.params["model_path"], cell.address)
-    url = f"http://{cell.address}:{cell.ports['serve']}"
+    beside = {item.name: item.source.path or weights_path(module.params["models_path"], item) for item in model.beside}
+    wanted = serve_config(cell, model, module.params["model_path"], cell.address, beside)
+    url = f"http://{at(cell.address, cell.ports['serve'])}"
     token_file = Path(module.params["token_file"])
     if module.check_mode and not token_file.exists():
-        module.exit_json(changed=True, url=url, waited_s=0.0)
+        module.exit_json(changed=True, url=url, waited_s=0.0, up_to_date=False)
     serve = Serve(cell.address, cell.ports["dashboard"], token_file.read_text().strip())
     patience = 5 if module.check_mode else 180
     try:
@@ -166,17 +172,17 @@ def main() -> None:
         module.fail_json(msg=f"{cell.name}: {fault}")
     if details is None and not module.check_mode:
         words = explain(
-            f"{cell.name}: Ray does not answer on {cell.address}:{cell.ports['dashboard']}",
+            f"{cell.name}: Ray does not answer on {at(cell.address, cell.ports['dashboard'])}",
             tail(Path(module.params["process_log"])),
             memory_available(),
             cell.limits.host_memory_bytes,
         )
         module.fail_json(msg=f"{words} (log: {module.params['process_log']})")
     same = details is not None and up_to_date(details, wanted)
-    if module.check_mode:
-        module.exit_json(changed=not same, url=url, waited_s=0.0)
     before = verdict(details or {}, cell.name)
     changed = not same or not before.ok
+    if module.check_mode:
+        module.exit_json(changed=not same, url=url, waited_s=0.0, up_to_date=not changed)
     given_up = same and before.done and not before.ok
     if not same or given_up:
         try:
@@ -187,7 +193,7 @@ def main() -> None:
             module.fail_json(msg=f"{cell.name}: {fault}")
         write_whole(Path(module.params["application_file"]), json.dumps(wanted))
     wait(module, serve, cell, progress, started, since)
-    module.exit_json(changed=changed, url=url, waited_s=round(time.monotonic() - started, 1))
+    module.exit_json(changed=changed, url=url, waited_s=round(time.monotonic() - started, 1), up_to_date=not changed)
 
 
 def remove(serve: Serve, wanted: dict[str, Any], deadline: float) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ..common.web import at
+
 VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)(?:-[\w.]+)?\+k3s(\d+)")
 
 
@@ -68,7 +70,7 @@ def join(host: str, is_server: bool, servers: dict[str, str], answering: tuple[s
     that has joined keeps its way in, so that a second run changes nothing; a first server that comes back without
     its database joins the others instead of starting a second cluster.
     """
-    urls = {name: f"https://{address}:6443" for name, address in servers.items()}
+    urls = {name: f"https://{at(address, 6443)}" for name, address in servers.items()}
     others = [name for name in servers if name != host]
     first = next(iter(servers))
     if state.initialized:

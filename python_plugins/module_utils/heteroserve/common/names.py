@@ -64,8 +64,8 @@ def backend_name(model: str) -> str:
     return f"model-{short}" if short == model else f"model-{short}-{digest(model)}"
 
 
-def weights_claim(cell: str, hosts: tuple[str, ...], path: str) -> str:
-    """Volume and claim of a cell's weights. Another path or host is another volume: a volume's own cannot change."""
+def volume_name(cell: str, hosts: tuple[str, ...], path: str) -> str:
+    """Volume and claim of a folder that a cell uses. Another path or host is another volume: they cannot change."""
     return f"{cell}-" + digest("\n".join([path, *hosts]))
 
 

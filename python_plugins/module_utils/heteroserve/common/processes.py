@@ -9,13 +9,17 @@ never the second). What starts a unit must give it a session of its own.
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-UNIT = "HETEROSERVE_UNIT"  # one cell
-INSTALLATION = "HETEROSERVE_INSTALLATION"  # all that was started for one state directory, set for supervisord alone
+# One cell of one installation: the cell's folder in the state directory. Another installation, of this user or of
+# another one, may have a cell of the same name.
+UNIT = "HETEROSERVE_UNIT"
+# All that was started for one state directory: its real path. Set for supervisord alone, which hands it on.
+INSTALLATION = "HETEROSERVE_INSTALLATION"
 LISTEN = "0A"  # state of a listening socket in /proc/net/tcp
 
 
@@ -86,8 +90,16 @@ def _signal(pids: dict[int, str], number: signal.Signals) -> None:
             continue
 
 
-def listeners(proc: Path = Path("/proc")) -> dict[int, int]:
-    """Ports that something listens on (TCP, any address), each with the inode of its socket."""
+@dataclass(frozen=True)
+class Listener:
+    """A socket that listens (TCP): its inode, and the user whose it is."""
+
+    inode: int
+    uid: int
+
+
+def listeners(proc: Path = Path("/proc")) -> dict[int, Listener]:
+    """Ports that something listens on (TCP, any address)."""
     found = {}
     for name in ("tcp", "tcp6"):
         try:
@@ -97,7 +109,7 @@ def listeners(proc: Path = Path("/proc")) -> dict[int, int]:
         for line in lines:
             fields = line.split()
             if fields[3] == LISTEN:
-                found[int(fields[1].rpartition(":")[2], 16)] = int(fields[9])
+                found[int(fields[1].rpartition(":")[2], 16)] = Listener(int(fields[9]), int(fields[7]))
     return found
 
 
@@ -115,20 +127,51 @@ def owner_of(inode: int, proc: Path = Path("/proc")) -> int | None:
     return None
 
 
-def taken_ports(ports: list[int], state_dir: str) -> dict[int, str]:
+def installation_of(pid: int, processes: list[Process]) -> str | None:
+    """The state directory for which a process was started, by its own mark or by that of another in its session."""
+    session = next((process.session for process in processes if process.pid == pid), None)
+    marks = {mark for process in processes if process.session == session for mark in process.environment}
+    found = sorted(mark for mark in marks if mark.startswith(f"{INSTALLATION}=".encode()))
+    return os.fsdecode(found[0].partition(b"=")[2]) if session is not None and found else None
+
+
+def user_name(uid: int) -> str:
+    """A user's name; the number of one that has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"id {uid}"
+
+
+def taken_ports(ports: list[int], installation: str) -> dict[int, str]:
     """Those of ``ports`` on which a process listens that is not of this installation, with who it is."""
     open_ports = listeners()
     busy = {port: open_ports[port] for port in ports if port in open_ports}
     if not busy:
         return {}
     processes = running()
-    ours = members(INSTALLATION, state_dir, processes)
+    ours = members(INSTALLATION, installation, processes)
     names = {process.pid: process.name for process in processes}
     taken = {}
-    for port, inode in busy.items():
-        pid = owner_of(inode)
+    for port, listener in busy.items():
+        pid = owner_of(listener.inode)
         if pid is None:
-            taken[port] = "a process of another user"
+            taken[port] = f"a process of user {user_name(listener.uid)}"
         elif pid not in ours:
-            taken[port] = f"process {pid} ({names.get(pid, 'ended meanwhile')})"
+            other = installation_of(pid, processes)
+            process = f"process {pid} ({names.get(pid, 'ended meanwhile')})"
+            taken[port] = f"the installation in {other}" if other else process
     return taken
+
+
+def clashes(taken: dict[int, str]) -> list[str]:
+    """ "ports 18001 and 18003 are used by OWNER" for each owner of ``taken_ports``."""
+    owners: dict[str, list[int]] = {}
+    for port, owner in sorted(taken.items()):
+        owners.setdefault(owner, []).append(port)
+    return [
+        f"port {ports[0]} is used by {owner}"
+        if len(ports) == 1
+        else f"ports {', '.join(map(str, ports[:-1]))} and {ports[-1]} are used by {owner}"
+        for owner, ports in owners.items()
+    ]

@@ -3,16 +3,27 @@ amd-smi (or rocm-smi before it) adds product names where it is installed."""
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..common.machine import CommandResult, Machine
-from .devices import Numbered, VendorFacts, accelerator, missing_driver, passed_through, why_not_driven
+from .devices import (
+    Numbered,
+    VendorFacts,
+    accelerator,
+    blanket_fault,
+    blocked,
+    judged,
+    lost,
+    missing_driver,
+    passed_through,
+    why_not_driven,
+)
 from .drivers import module_mismatch
 from .hardware import Accelerator, Problem
 from .pci import DEVICES, PciDevice
+from .tool_output import address_in, before_json, fault_in_json, faults_by_address, json_in, number_in
 
 DRIVERS = ("amdgpu",)
 MIB = 1024**2
@@ -29,37 +40,40 @@ class GpuRow:
     """One GPU as a ROCm tool names it."""
 
     address: str
-    name: str
+    name: str | None
     memory: int | None
+    fault: str = ""  # what the tool says in place of a value where the GPU does not answer
 
 
 def parse_amd_smi(text: str) -> tuple[GpuRow, ...]:
     """``amd-smi static --json``: a list of GPUs, since ROCm 7 under "gpu_data". Empty for anything else."""
-    data = _json(text)
+    data = json_in(text)
     if isinstance(data, dict):
         data = data.get("gpu_data", [data])
     rows = []
     for gpu in data if isinstance(data, list) else []:
-        address = _get(gpu, "bus", "bdf")
-        name = _get(gpu, "asic", "market_name")
         size = _get(gpu, "vram", "size") or _get(gpu, "vram", "vram_size")
-        if isinstance(address, str) and isinstance(name, str):
-            rows.append(GpuRow(address.lower(), name, _size(size)))
+        if address := address_in(_get(gpu, "bus", "bdf")):
+            rows.append(GpuRow(address, _name(_get(gpu, "asic", "market_name")), _size(size), fault_in_json(gpu)))
     return tuple(rows)
 
 
 def parse_rocm_smi(text: str) -> tuple[GpuRow, ...]:
     """``rocm-smi --json`` of ROCm 5 and 6: {"card0": {"PCI Bus": ..., "Card Series": ...}}."""
-    data = _json(text)
+    data = json_in(text)
     rows = []
     for gpu in data.values() if isinstance(data, dict) else []:
-        if not isinstance(gpu, dict) or "PCI Bus" not in gpu:
-            continue
-        known = {key.lower(): str(value) for key, value in gpu.items()}
-        name = known.get("card series") or known.get("card model") or ""
-        total = known.get("vram total memory (b)", "")
-        rows.append(GpuRow(known["pci bus"].lower(), name, int(total) if total.isdigit() else None))
+        known = {key.lower(): value for key, value in gpu.items()} if isinstance(gpu, dict) else {}
+        if address := address_in(known.get("pci bus")):
+            name = _name(known.get("card series")) or _name(known.get("card model"))
+            rows.append(GpuRow(address, name, number_in(known.get("vram total memory (b)")), fault_in_json(gpu)))
     return tuple(rows)
+
+
+def parse_errors(text: str) -> int:
+    """Uncorrectable errors in a ``ras/*_err_count`` file of the amdgpu module ("ue: 0", "ce: 3")."""
+    found = re.search(r"^ue:\s*(\d+)", text, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def location_address(location_id: int, domain: int) -> str:
@@ -81,10 +95,16 @@ def probe_amd(machine: Machine, devices: Numbered) -> VendorFacts:
     if mismatch := module_mismatch(machine, "amdgpu", version):
         problems.append(mismatch)
     driven = any(device.driver in DRIVERS for _, device in devices)
-    rows, broken, tool = _ask(machine) if driven else ({}, None, "")
-    if broken:
-        problems.append(broken)
+    answer = _ask(machine) if driven else Answer()
+    rows, tool = answer.rows, answer.tool
+    if answer.problem:
+        problems.append(answer.problem)
     found = [_read(machine, index, device, rows.get(device.address), version) for index, device in devices]
+    found = judged(blocked(found, answer.blocks), answer.listed, answer.faults, tool)
+    problems += lost(found, tool)
+    errors = {device.address: _uncorrectable(machine, device) for _, device in devices}
+    found = judged(found, False, errors, "amdgpu")
+    problems += lost(found, "amdgpu")
     modes = {device.address: _modes(machine, device) for _, device in devices}
     found = _linked(machine, found)
     parts = tuple(part for item in found for part in _partitions(item, *modes[item.pci_address or ""]))
@@ -93,30 +113,66 @@ def probe_amd(machine: Machine, devices: Numbered) -> VendorFacts:
     return VendorFacts(tuple(found), parts, drivers, tuple(problems), f"{source}, {tool}" if tool else source)
 
 
-def _ask(machine: Machine) -> tuple[dict[str, GpuRow], Problem | None, str]:
+@dataclass(frozen=True)
+class Answer:
+    """What a ROCm tool made known: rows and faults by PCI address."""
+
+    rows: dict[str, GpuRow] = field(default_factory=dict)
+    problem: Problem | None = None
+    tool: str = ""
+    faults: dict[str, str] = field(default_factory=dict)
+    listed: bool = False  # a GPU that is not in the rows is lost
+    blocks: str = ""  # why no GPU can be used, in one sentence
+
+
+def _ask(machine: Machine) -> Answer:
     """Product names from amd-smi, else rocm-smi. Neither is needed; one that is there and broken is a problem."""
     broken: CommandResult | None = None
     for command, parse in ((AMD_SMI, parse_amd_smi), (ROCM_SMI, parse_rocm_smi)):
         result = machine.run(*command)
-        rows = parse(result.stdout) if result.ok else ()
+        rows = parse(result.stdout)  # whatever the exit status: a warning is one
         if rows:
-            return {row.address: row for row in rows}, None, command[0]
+            faults = {**faults_by_address(result.text), **{row.address: row.fault for row in rows if row.fault}}
+            known = {row.address: row for row in rows}
+            faults = {**dict.fromkeys(known, ""), **faults}
+            return Answer(known, _warning(command[0], result), command[0], faults, listed=True)
+        if result.ok and json_in(result.stdout) in ([], {}, {"gpu_data": []}):
+            return Answer(tool=command[0], listed=True)
         if result.fault != "missing":
             broken = broken or result
     if broken is None:
-        return {}, None, ""
+        return Answer()
     what = broken.explain() if not broken.ok else f"{broken.command[0]} printed what cannot be read"
-    return {}, Problem("amd-smi-failed", what, "reinstall ROCm's tools; sysfs is used until then"), ""
+    problem = Problem("amd-smi-failed", what, "reinstall ROCm's tools; sysfs is used until then")
+    tool = broken.command[0]
+    return Answer({}, problem, tool, faults_by_address(broken.text), blocks=blanket_fault(tool, broken.text))
+
+
+def _warning(tool: str, result: CommandResult) -> Problem | None:
+    """What a tool said beside its answer."""
+    said = before_json(result.stdout) or ("" if result.ok else result.explain())
+    if not said:
+        return None
+    return Problem("gpu-tool-warning", f"{tool} warns: {said[:200]}", "the GPUs that it lists are used anyway")
 
 
 def _read(machine: Machine, index: int, device: PciDevice, row: GpuRow | None, version: str | None) -> Accelerator:
     folder = f"{DEVICES}/{device.address}"
+    row = None if row and row.fault else row
     name = (row.name if row else None) or machine.read(f"{folder}/product_name") or None
     memory = machine.read_int(f"{folder}/mem_info_vram_total") or (row.memory if row else None)
     unique = machine.read(f"{folder}/unique_id")
     item = accelerator(index, device, "amd", name, memory, version, f"GPU-{unique}" if unique else None)
     why_not = why_not_driven(device, DRIVERS)
     return replace(item, usable=why_not is None, why_not=why_not)
+
+
+def _uncorrectable(machine: Machine, device: PciDevice) -> str:
+    """What the amdgpu module counts of a GPU that it drives; "" for a healthy one."""
+    folder = f"{DEVICES}/{device.address}/ras"
+    blocks = [name for name in machine.names(folder) if name.endswith("_err_count")]
+    count = sum(parse_errors(machine.read(f"{folder}/{name}") or "") for name in blocks)
+    return f"{count} uncorrectable errors" if count else ""
 
 
 def _modes(machine: Machine, device: PciDevice) -> tuple[str, str]:
@@ -152,13 +208,15 @@ def _partitions(item: Accelerator, compute: str, memory: str) -> tuple[Accelerat
         link="pcie",  # partitions have no link of their own
         peers=(),
         uuid=None,
+        ordinal=None,
     )
     return (part,) * count
 
 
 def _linked(machine: Machine, found: list[Accelerator]) -> list[Accelerator]:
-    """Peers over xGMI from the KFD topology; where the module does not run, what the cards have."""
-    nodes = {name: parse_properties(machine.read(f"{NODES}/{name}/properties") or "") for name in machine.names(NODES)}
+    """Peers over xGMI from the KFD topology, and HIP's numbers, which follow it; without it what the cards have."""
+    names = sorted((name for name in machine.names(NODES) if name.isdecimal()), key=int)
+    nodes = {name: parse_properties(machine.read(f"{NODES}/{name}/properties") or "") for name in names}
     places = {
         name: location_address(node.get("location_id", 0), node.get("domain", 0))
         for name, node in nodes.items()
@@ -166,7 +224,9 @@ def _linked(machine: Machine, found: list[Accelerator]) -> list[Accelerator]:
     }
     if not places:
         return [_with_peers(item, ()) for item in found] if len(found) == 1 else found
-    hosts = {(item.pci_address or "").rsplit(".", 1)[0]: item for item in found}
+    order = list(places.values())
+    found = [replace(item, ordinal=order.index(place)) if (place := _place(item)) in order else item for item in found]
+    hosts = {_place(item): item for item in found}
     reached: dict[int, set[int]] = {item.index: set() for item in found}
     for name, place in places.items():
         for link in machine.names(f"{NODES}/{name}/io_links"):
@@ -177,15 +237,12 @@ def _linked(machine: Machine, found: list[Accelerator]) -> list[Accelerator]:
     return [_with_peers(item, tuple(sorted(reached[item.index]))) for item in found]
 
 
+def _place(item: Accelerator) -> str:
+    return (item.pci_address or "").rsplit(".", 1)[0]
+
+
 def _with_peers(item: Accelerator, peers: tuple[int, ...]) -> Accelerator:
     return replace(item, link="xgmi" if peers else "pcie", peers=peers)
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
 
 
 def _get(data: Any, *keys: str) -> Any:
@@ -196,6 +253,12 @@ def _get(data: Any, *keys: str) -> Any:
 
 def _size(value: Any) -> int | None:
     """{"value": 196592, "unit": "MB"} in bytes; amd-smi's MB are binary."""
-    number = _get(value, "value")
+    number = number_in(_get(value, "value"))
     unit = {"B": 1, "KB": 1024, "MB": MIB, "GB": 1024 * MIB}.get(str(_get(value, "unit")))
-    return int(number) * unit if isinstance(number, (int, float)) and unit else None
+    return number * unit if number and unit else None
+
+
+def _name(value: Any) -> str | None:
+    """A product's name; tools write "N/A" for one that they do not know."""
+    known = isinstance(value, str) and value.strip() not in ("", "N/A") and not value.startswith("0x")
+    return value.strip() if known else None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ..common.machine import Machine
+from .allowance import Allowance, probe_allowance
 from .cpu import cpu_from, parse_cpuinfo, probe_cpu, probe_numa
 from .findings import Findings
 from .gpus import AcceleratorFacts, probe_accelerators
@@ -39,10 +40,12 @@ class _Job:
 def collect(machine: Machine, model_path: str = "/", cluster_addresses: tuple[str, ...] = ()) -> Hardware:
     """Everything that can be known of ``machine``. Does not raise for anything that the host does."""
     deadline = time.monotonic() + COMMANDS_IN_A_ROW * machine.timeout
-    cpu = _join(_start("cpu", lambda: probe_cpu(machine)), deadline, parse_cpuinfo(""))
+    limits = _join(_start("allowance", lambda: Findings(probe_allowance(machine))), deadline, Allowance())
+    allowance = limits.value
+    cpu = _join(_start("cpu", lambda: probe_cpu(machine, allowance)), deadline, parse_cpuinfo(""))
     identity = cpu.value
     jobs = (
-        _start("memory", lambda: probe_memory(machine, identity)),
+        _start("memory", lambda: probe_memory(machine, identity, allowance)),
         _start("accelerators", lambda: probe_accelerators(machine)),
         _start("network", lambda: probe_network(machine, cluster_addresses)),
         _start("disk", lambda: probe_disk(machine, model_path)),
@@ -53,10 +56,10 @@ def collect(machine: Machine, model_path: str = "/", cluster_addresses: tuple[st
     network = _join(jobs[2], deadline, NetworkFacts())
     disks: Findings[tuple[Disk, ...]] = _join(jobs[3], deadline, ())
     platform = _join(jobs[4], deadline, PlatformFacts())
-    findings: tuple[Findings[Any], ...] = (cpu, memory, gpus, network, disks, platform)
+    findings: tuple[Findings[Any], ...] = (limits, cpu, memory, gpus, network, disks, platform)
     problems = [problem for part in findings for problem in part.problems]
     return Hardware(
-        cpu=_with_memory(cpu_from(identity, probe_numa(machine)), memory.value),
+        cpu=_with_memory(cpu_from(identity, probe_numa(machine, allowance), allowance.quota), memory.value),
         memory=memory.value.total,
         memory_available=memory.value.available,
         accelerators=gpus.value.accelerators,

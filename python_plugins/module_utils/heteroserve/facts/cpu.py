@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..common.machine import Machine
+from .allowance import Allowance, cores_of, parse_ids
 from .findings import Findings
 from .hardware import Cpu
 
@@ -16,6 +18,7 @@ ISA = (
 )  # fmt: skip
 VENDORS = {"GenuineIntel": "intel", "AuthenticAMD": "amd"}
 NODES = "/sys/devices/system/node"
+EVERYTHING = Allowance()
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,13 @@ class CpuIdentity:
     hypervisor: bool
 
 
-def parse_cpuinfo(text: str) -> CpuIdentity:
-    """Read /proc/cpuinfo of x86 or ARM. ARM prints no sockets and no model name: one socket, "ARM"."""
-    blocks = [_fields(block) for block in re.split(r"\n\s*\n", text.strip()) if "processor" in block]
+def parse_cpuinfo(text: str, allowed: frozenset[int] | None = None) -> CpuIdentity:
+    """Read /proc/cpuinfo of x86 or ARM. ARM prints no sockets and no model name: one socket, "ARM".
+
+    Of ``allowed`` CPUs only, where those are not all: then cores are counted by their ids.
+    """
+    every = [_fields(block) for block in re.split(r"\n\s*\n", text.strip()) if "processor" in block]
+    blocks = [block for block in every if allowed is None or _number(block["processor"]) in allowed] or every
     first = blocks[0] if blocks else {}
     flags = set((first.get("flags") or first.get("Features") or "").split())
     arm = "CPU implementer" in first
@@ -43,6 +50,8 @@ def parse_cpuinfo(text: str) -> CpuIdentity:
     for block in blocks:
         per_socket[block.get("physical id", "0")] = _number(block.get("cpu cores")) or 0
     cores = sum(per_socket.values()) or len(blocks)
+    if len(blocks) < len(every):
+        cores = len({(block.get("physical id"), block.get("core id") or block["processor"]) for block in blocks})
     return CpuIdentity(
         model_name=first.get("model name") or ("ARM" if arm else "unknown"),
         vendor="arm" if arm else VENDORS.get(first.get("vendor_id", ""), "other"),
@@ -56,33 +65,50 @@ def parse_cpuinfo(text: str) -> CpuIdentity:
     )
 
 
-def count_numa_nodes(names: tuple[str, ...]) -> int:
-    """Number of ``nodeN`` folders; one where the kernel shows none."""
-    return sum(bool(re.fullmatch(r"node\d+", name)) for name in names) or 1
+def count_numa_nodes(cpus: Sequence[frozenset[int]], allowed: frozenset[int] | None = None) -> int:
+    """Number of nodes with a CPU that may be used, from the CPUs of each; one where the kernel shows none.
+
+    Nodes without CPUs are memory of another kind: a GPU's, or behind CXL.
+    """
+    with_cpus = [ids for ids in cpus if ids]
+    return sum(allowed is None or bool(ids & allowed) for ids in with_cpus) or len(with_cpus) or len(cpus) or 1
 
 
-def cpu_from(identity: CpuIdentity, numa_nodes: int) -> Cpu:
-    """The record of the facts; memory figures come from ``memory``."""
+def cpu_from(identity: CpuIdentity, numa_nodes: int, quota: float | None = None) -> Cpu:
+    """The record of the facts; memory figures come from ``memory``.
+
+    A hypervisor makes up sockets: those that share a memory node are one processor. ``quota`` is CPUs' worth of time.
+    """
+    cores = min(identity.cores, cores_of(quota)) if quota else identity.cores
     return Cpu(
         model=identity.model_name,
         vendor=identity.vendor,
-        sockets=identity.sockets,
-        cores=identity.cores,
+        sockets=min(identity.sockets, numa_nodes) if identity.hypervisor else identity.sockets,
+        cores=cores,
         threads=identity.threads,
         numa_nodes=numa_nodes,
         isa=identity.isa,
+        reachable_cores=identity.cores if cores < identity.cores else None,
     )
 
 
-def probe_cpu(machine: Machine) -> Findings[CpuIdentity]:
-    """Processors of the host."""
-    identity = parse_cpuinfo(machine.read("/proc/cpuinfo") or "")
-    return Findings(identity, sources={"cpu": "/proc/cpuinfo"})
+def probe_cpu(machine: Machine, allowance: Allowance = EVERYTHING) -> Findings[CpuIdentity]:
+    """Processors of the host that may be used."""
+    text = machine.read("/proc/cpuinfo") or ""
+    identity = parse_cpuinfo(text, allowance.cpus)
+    source = "/proc/cpuinfo"
+    if identity.threads < (threads := parse_cpuinfo(text).threads):
+        source += f"; CPU affinity or a cpuset allows {identity.threads} of {threads} CPUs"
+    if allowance.quota and allowance.quota < identity.threads:
+        source += f"; a control group allows {allowance.quota:g} CPUs' worth of time"
+    return Findings(identity, sources={"cpu": source})
 
 
-def probe_numa(machine: Machine) -> int:
-    """NUMA nodes of the host."""
-    return count_numa_nodes(machine.names(NODES))
+def probe_numa(machine: Machine, allowance: Allowance = EVERYTHING) -> int:
+    """NUMA nodes of the host with CPUs that may be used."""
+    names = [name for name in machine.names(NODES) if re.fullmatch(r"node\d+", name)]
+    lists = [parse_ids(machine.read(f"{NODES}/{name}/cpulist") or "") for name in names]
+    return count_numa_nodes(lists, allowance.cpus)
 
 
 def _fields(block: str) -> dict[str, str]:

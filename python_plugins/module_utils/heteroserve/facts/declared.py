@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
 from ..common.records import from_dict
-from .accelerators import CARDS
+from .accelerators import CARDS, VENDORS, AcceleratorCard
 from .hardware import Accelerator, Cpu, Hardware, Nic, hardware_from_dict
 
 GIB = 1024**3
@@ -105,9 +106,13 @@ class DeclaredHardware:
     address: str | None = None
 
 
-def hardware_of(declared: dict[str, Any], where: str = "hardware") -> Hardware:
+def hardware_of(
+    declared: dict[str, Any], where: str = "hardware", cards: Mapping[str, AcceleratorCard] | None = None
+) -> Hardware:
     """Expand a declaration, or read one that already has every fact.
 
+    ``cards`` are all that there are; without them a kind of the inventory's own is taken at its word, for whoever asks
+    after the plan only counts accelerators.
     Raises ``ValueError`` that names the key at fault and the nearest known one.
     """
     if not isinstance(declared, dict):
@@ -122,7 +127,7 @@ def hardware_of(declared: dict[str, Any], where: str = "hardware") -> Hardware:
     accelerators: list[Accelerator] = []
     groups = short.accelerators if isinstance(short.accelerators, tuple) else (short.accelerators,)
     for number, group in enumerate(groups):
-        accelerators += _accelerators(group, len(accelerators), f"{where}.accelerators[{number}].kind")
+        accelerators += _accelerators(group, len(accelerators), f"{where}.accelerators[{number}].kind", cards)
     nics = (Nic("declared", speed_mbits=short.nic_gbits * 1000, faces_cluster=True),) if short.nic_gbits else ()
     return Hardware(
         cpu=_cpu(short, server, where),
@@ -170,8 +175,13 @@ def _cpu(short: DeclaredHardware, server: ServerCard | None, where: str) -> Cpu:
     )
 
 
-def _accelerators(group: DeclaredAccelerators, start: int, where: str) -> list[Accelerator]:
-    card = _card(CARDS, group.kind, where)
+def _accelerators(
+    group: DeclaredAccelerators, start: int, where: str, cards: Mapping[str, AcceleratorCard] | None
+) -> list[Accelerator]:
+    vendor = group.kind.partition("-")[0]
+    if cards is None and group.kind not in CARDS and vendor in VENDORS.values():
+        return [Accelerator(start + number, vendor, group.kind, group.kind, None) for number in range(group.count)]
+    card = _card(dict(cards or CARDS), group.kind, where)
     indices = range(start, start + group.count)
     link = group.link or card.link
     out = []

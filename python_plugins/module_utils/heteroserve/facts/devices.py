@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .accelerators import CARDS, card_for_name, card_for_pci
 from .cards.card import AcceleratorCard
 from .hardware import Accelerator, Problem
 from .pci import PciDevice
+from .tool_output import fault_in, faults_by_address
 
 Numbered = Sequence[tuple[int, PciDevice]]  # index on the host, device
 NO_COMPUTE_DRIVERS = (None, "nouveau", "nvidiafb", "radeon")  # the wanted driver can replace these
@@ -83,6 +84,47 @@ def missing_driver(devices: Numbered, wanted: Sequence[str], package: str, insta
         fix = f"load it (modprobe {wanted[0]}) and look at `dmesg` and `dkms status`, or restart the host"
         return (Problem("driver-not-loaded", f"{what} although {package} is installed", fix),)
     return (Problem("no-driver", what, f"install {package}; the stage hosts does it"),)
+
+
+def judged(found: Sequence[Accelerator], listed: bool, faults: dict[str, str], tool: str) -> list[Accelerator]:
+    """``found`` without those that ``tool`` reports a fault of. ``faults`` has, by PCI address, the words of the tool,
+    and "" for a device that it lists and finds nothing wrong with; with ``listed`` a device that is not in it is lost.
+    """
+    out = []
+    for item in found:
+        fault = faults.get(item.pci_address or "")
+        why = f"{tool} reports {fault!r} for it" if fault else None
+        if fault is None and listed:
+            why = f"{tool} does not list it: it has fallen off the bus or failed to start"
+        out.append(replace(item, usable=False, why_not=why) if why and item.usable else item)
+    return out
+
+
+def blocked(found: Sequence[Accelerator], why: str) -> list[Accelerator]:
+    """``found``, none of which can be used."""
+    return [replace(item, usable=False, why_not=why) if why and item.usable else item for item in found]
+
+
+def blanket_fault(tool: str, said: str) -> str:
+    """Why no device can be used when a tool lists none and reports a fault that names none; "" where it does not."""
+    fault = "" if faults_by_address(said) else fault_in([said])
+    return f"{tool} reports {fault!r} and not for which device" if fault else ""
+
+
+def lost(found: Sequence[Accelerator], tool: str) -> tuple[Problem, ...]:
+    """The problems of devices that ``judged`` has taken out."""
+    missing = [item.pci_address or "" for item in found if (item.why_not or "").startswith(f"{tool} does not list")]
+    broken = [item for item in found if (item.why_not or "").startswith(f"{tool} reports")]
+    problems = []
+    if missing:
+        text = f"{tool} does not list {', '.join(missing)}, which the PCI bus shows"
+        fix = "look for its errors in `dmesg` (NVIDIA: Xid 79), restart the host, then have the GPU replaced"
+        problems.append(Problem("gpu-lost", text, fix))
+    for item in broken:
+        text = f"{item.pci_address} is not used: {(item.why_not or '').removesuffix(' for it')}"
+        fix = "restart the host, or reset the GPU (nvidia-smi --gpu-reset, amd-smi reset --gpureset) when it is idle"
+        problems.append(Problem("gpu-lost", text, f"{fix}; have it replaced if that does not last"))
+    return tuple(problems)
 
 
 def _many(count: int, thing: str) -> str:

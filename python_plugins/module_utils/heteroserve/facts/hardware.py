@@ -22,13 +22,19 @@ class Cpu:
     model: str
     vendor: str  # "intel" | "amd" | "arm" | "other"
     sockets: int
-    cores: int  # physical cores of all sockets
+    cores: int  # physical cores of all sockets that may be used
     threads: int
     numa_nodes: int = 1
     isa: tuple[str, ...] = ()
     memory_channels: int | None = None  # of all sockets together
     memory_mts: int | None = None  # mega-transfers a second
     memory_bandwidth: float | None = None  # bytes/s of all sockets, read or estimated (see sources)
+    reachable_cores: int | None = None  # that processes may run on, where a limit of CPU time lets fewer work at once
+
+    @property
+    def domains(self) -> int:
+        """Parts with memory of their own: NUMA nodes. A socket can have several, a virtual machine's many have one."""
+        return max(1, min(self.numa_nodes, self.cores))
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Accelerator:
     usable: bool = True
     why_not: str | None = None  # one sentence if not usable
     uuid: str | None = None  # the driver's name for it, as CUDA_VISIBLE_DEVICES takes it; a MIG instance has no other
+    ordinal: int | None = None  # its number among what the vendor's driver runs, as its own runtime counts
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Hardware:
     """Everything that the planner may know of one host."""
 
     cpu: Cpu
-    memory: int  # bytes installed and visible
+    memory: int  # bytes that may be used: what is installed, or less within a control group or some NUMA nodes
     memory_available: int | None = None  # bytes free when probed
     accelerators: tuple[Accelerator, ...] = ()
     nics: tuple[Nic, ...] = ()

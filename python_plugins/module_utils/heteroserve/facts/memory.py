@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 
 from ..common.machine import Machine
+from .allowance import Allowance, node_memory
 from .cards.cpu import cpu_card
-from .cpu import CpuIdentity
+from .cpu import EVERYTHING, CpuIdentity
 from .findings import Findings
 
 DMIDECODE = ("dmidecode", "-t", "17")
@@ -68,11 +69,25 @@ def from_dimms(dimms: tuple[Dimm, ...], identity: CpuIdentity) -> tuple[int, int
     return channels, min(rates), channels * min(rates) * 8e6
 
 
-def probe_memory(machine: Machine, identity: CpuIdentity) -> Findings[MemoryFacts]:
+def usable(
+    total: int, available: int | None, allowance: Allowance, of_nodes: int | None
+) -> tuple[int, int | None, str]:
+    """Bytes that may be used, those of them that are free, and what limits them."""
+    limits = {"a control group": allowance.memory, "a cpuset": of_nodes}
+    known = {name: limit for name, limit in limits.items() if limit is not None and 0 < limit < total}
+    if not known:
+        return total, available, ""
+    what = min(known, key=lambda name: known[name])
+    free = [number for number in (available, allowance.memory_free, known[what]) if number is not None]
+    return known[what], min(free), f"; {what} allows {known[what] / 2**30:.1f} of {total / 2**30:.1f} GiB"
+
+
+def probe_memory(machine: Machine, identity: CpuIdentity, allowance: Allowance = EVERYTHING) -> Findings[MemoryFacts]:
     """Memory of the host. A virtual machine's share of its host's channels cannot be known: none is stated."""
     info = parse_meminfo(machine.read("/proc/meminfo") or "")
-    total, available = info.get("MemTotal", 0), info.get("MemAvailable")
-    sources = {"memory": "/proc/meminfo"}
+    of_nodes = node_memory(machine, allowance.nodes)
+    total, available, limit = usable(info.get("MemTotal", 0), info.get("MemAvailable"), allowance, of_nodes)
+    sources = {"memory": f"/proc/meminfo{limit}"}
     if identity.hypervisor:
         sources["memory_bandwidth"] = "none: a virtual machine does not see the memory channels of its host"
         return Findings(MemoryFacts(total, available), sources=sources)

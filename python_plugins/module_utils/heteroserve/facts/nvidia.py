@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..common.machine import CommandResult, Machine
 from . import nvidia_smi as smi
@@ -12,7 +12,10 @@ from .devices import (
     Numbered,
     VendorFacts,
     accelerator,
+    blanket_fault,
     fast_link,
+    judged,
+    lost,
     missing_driver,
     passed_through,
     why_not_driven,
@@ -20,8 +23,10 @@ from .devices import (
 from .drivers import DriverVersions, nvidia_mismatch, nvidia_versions
 from .hardware import Accelerator, Problem
 from .pci import PciDevice
+from .tool_output import faults_by_address
 
 DRIVERS = ("nvidia",)
+UUID = r"GPU-[0-9A-Za-z-]+"
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Answer:
     problem: Problem | None = None
     blocks: str | None = None  # why no GPU can be used, in one sentence
     source: str = "nvidia-smi"
+    faults: dict[str, str] = field(default_factory=dict)  # by PCI address; "" where nothing is wrong
 
 
 def probe_nvidia(machine: Machine, devices: Numbered, nvswitches: int = 0) -> VendorFacts:
@@ -49,10 +55,9 @@ def probe_nvidia(machine: Machine, devices: Numbered, nvswitches: int = 0) -> Ve
     answer = ask(machine, versions)
     if answer.problem:
         problems.append(answer.problem)
-    found = tuple(_joined(machine, index, device, answer, versions) for index, device in devices)
-    lost = [item for item in found if item.why_not and "does not list" in item.why_not]
-    if lost:
-        problems.append(_lost(lost))
+    joined = [_joined(machine, index, device, answer, versions) for index, device in devices]
+    found = tuple(judged(joined, bool(answer.rows), answer.faults, "nvidia-smi"))
+    problems += lost(found, "nvidia-smi")
     found = _linked(machine, found, answer, nvswitches)
     partitions = _mig(machine, found, {device.address: device for _, device in devices}, answer)
     return VendorFacts(found, partitions, drivers, tuple(problems), f"PCI sysfs, {answer.source}")
@@ -61,13 +66,18 @@ def probe_nvidia(machine: Machine, devices: Numbered, nvswitches: int = 0) -> Ve
 def ask(machine: Machine, versions: DriverVersions) -> Answer:
     """Run nvidia-smi, fall back to its XML where the driver is too old for the query, and judge what came."""
     result = machine.run(*smi.QUERY)
-    rows = smi.parse_query(result.stdout) if result.ok else ()
+    # It ends with 14 for a warning and 15 for one lost GPU among others, and lists what it knows all the same.
+    rows = smi.parse_query(result.stdout)
     if result.code not in (0, None) and "not a valid field" in result.text:
         result = machine.run(*smi.XML)
         rows, _ = smi.parse_xml(result.stdout)
+    faults = faults_by_address(result.text)
     if rows:
-        return Answer({row.address: row for row in rows})
-    return _no_rows(machine, result, versions)
+        health = smi.parse_health(machine.run(*smi.HEALTH).stdout)
+        for row in rows:
+            faults[row.address] = row.fault or faults.get(row.address) or health.get(row.address, "")
+        return Answer({row.address: row for row in rows}, faults=faults)
+    return replace(_no_rows(machine, result, versions), faults=faults)
 
 
 def _no_rows(machine: Machine, result: CommandResult, versions: DriverVersions) -> Answer:
@@ -89,7 +99,7 @@ def _no_rows(machine: Machine, result: CommandResult, versions: DriverVersions) 
     if "couldn't communicate with the NVIDIA driver" in result.text:
         problem = Problem("driver-not-loaded", result.explain(), "restart the host or run `modprobe nvidia`")
         return Answer({}, problem, "the driver does not answer nvidia-smi", fallback)
-    if "No devices were found" in result.text:
+    if "No devices were found" in result.text or (result.ok and not result.stdout.strip()):
         problem = Problem("gpu-lost", "the driver is loaded but finds no GPU", "look at `dmesg`, then restart the host")
         return Answer({}, problem, "the driver does not find it", fallback)
     if result.fault == "missing":
@@ -98,6 +108,9 @@ def _no_rows(machine: Machine, result: CommandResult, versions: DriverVersions) 
         return Answer({}, problem, None, fallback)
     what = result.explain() if not result.ok else f"nvidia-smi printed what cannot be read: {_first(result.stdout)}"
     fix = "reinstall the driver's utilities; memory sizes are the cards' until then"
+    if blocks := blanket_fault("nvidia-smi", result.text):
+        fix = "look at `dmesg`, then restart the host"
+        return Answer({}, Problem("nvidia-smi-failed", what, fix), blocks, fallback)
     return Answer({}, Problem("nvidia-smi-failed", what, fix), None, fallback)
 
 
@@ -105,11 +118,12 @@ def _joined(machine: Machine, index: int, device: PciDevice, answer: Answer, ver
     row = answer.rows.get(device.address)
     if row is None:
         item = _undriven(machine, index, device, versions.running)
-        if item.why_not or (not answer.rows and not answer.blocks):
-            return item
-        why = answer.blocks or "nvidia-smi does not list it: it has fallen off the bus or failed to start"
-        return replace(item, usable=False, why_not=why)
-    item = accelerator(index, device, "nvidia", row.name, row.memory, row.driver, row.uuid)
+        return item if item.why_not or not answer.blocks else replace(item, usable=False, why_not=answer.blocks)
+    if row.fault:
+        return _undriven(machine, index, device, versions.running)
+    uuid = row.uuid if re.fullmatch(UUID, row.uuid) else None
+    item = accelerator(index, device, "nvidia", row.name, row.memory, row.driver, uuid)
+    item = replace(item, ordinal=row.index)
     why_not = why_not_driven(device, DRIVERS)
     if row.mig:
         why_not = "MIG is on: only its instances can be used, not the GPU as a whole"
@@ -122,7 +136,7 @@ def _undriven(machine: Machine, index: int, device: PciDevice, version: str | No
     """A GPU that nvidia-smi said nothing of: the module's own page names it where it runs, else the card does."""
     page = machine.read(f"/proc/driver/nvidia/gpus/{device.address}/information") or ""
     name = re.search(r"^Model:\s*(.+?)\s*$", page, re.MULTILINE)
-    uuid = re.search(r"^GPU UUID:\s*(GPU-[0-9a-f-]+)\s*$", page, re.MULTILINE)
+    uuid = re.search(rf"^GPU UUID:\s*({UUID})\s*$", page, re.MULTILINE)
     item = accelerator(
         index, device, "nvidia", name[1] if name else None, version=version, uuid=uuid[1] if uuid else None
     )
@@ -158,7 +172,7 @@ def _linked_by_cards(found: tuple[Accelerator, ...], nvswitches: int) -> tuple[A
 def _mig(
     machine: Machine, found: tuple[Accelerator, ...], devices: dict[str, PciDevice], answer: Answer
 ) -> tuple[Accelerator, ...]:
-    parents = {row.uuid: row.address for row in answer.rows.values() if row.mig}
+    parents = {row.uuid: row.address for row in answer.rows.values() if row.mig and not answer.faults[row.address]}
     if not parents:
         return ()
     listed = smi.parse_list(machine.run(*smi.LIST).stdout)
@@ -169,12 +183,6 @@ def _mig(
         for part in listed
         if (address := parents.get(part.gpu_uuid, "")) in devices
     )
-
-
-def _lost(lost: list[Accelerator]) -> Problem:
-    where = ", ".join(item.pci_address or "" for item in lost)
-    text = f"nvidia-smi does not list {where}, which the PCI bus shows"
-    return Problem("gpu-lost", text, "look for Xid 79 in `dmesg`, restart the host, then have the GPU replaced")
 
 
 def _first(text: str) -> str:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from .hardware import Accelerator
 from .pci import PciDevice
+from .tool_output import address_in, fault_in, number_in
 
 MIB = 1024**2
 FIELDS = (
@@ -21,8 +22,25 @@ FIELDS = (
     "driver_version",
     "mig.mode.current",
 )
+# Asked by themselves: a driver that does not know one of them answers none.
+HEALTH_FIELDS = (
+    "pci.bus_id",
+    "ecc.errors.uncorrected.volatile.total",
+    "remapped_rows.pending",
+    "remapped_rows.failure",
+    "retired_pages.pending",
+)
+HEALTH = ("nvidia-smi", f"--query-gpu={','.join(HEALTH_FIELDS)}", "--format=csv,noheader,nounits")
 QUERY = ("nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits")
 XML = ("nvidia-smi", "-q", "-x")
+XML_FIELDS = (
+    "product_name",
+    "uuid",
+    "pci/pci_bus_id",
+    "fb_memory_usage/total",
+    "fb_memory_usage/reserved",
+    "mig_mode/current_mig",
+)
 LIST = ("nvidia-smi", "-L")
 TOPOLOGY = ("nvidia-smi", "topo", "-m")
 
@@ -38,6 +56,7 @@ class GpuRow:
     memory: int | None
     driver: str
     mig: bool
+    fault: str = ""  # what nvidia-smi says in place of a value where the GPU does not answer
 
 
 @dataclass(frozen=True)
@@ -50,24 +69,35 @@ class MigDevice:
     uuid: str
 
 
-def sysfs_address(bus_id: str) -> str:
-    """nvidia-smi writes the PCI domain with eight digits and in capitals, sysfs with four in small letters."""
-    domain, rest = bus_id.strip().lower().split(":", 1)
-    return f"{int(domain, 16):04x}:{rest}"
-
-
 def parse_query(text: str) -> tuple[GpuRow, ...]:
-    """Rows of the CSV query; lines of another shape (warnings, garbage) are left out."""
+    """Rows of the CSV query; lines of another shape (warnings, garbage) are left out, whatever the exit status was."""
     rows = []
     for cells in csv.reader(text.splitlines(), skipinitialspace=True):
-        if len(cells) != len(FIELDS) or not cells[0].isdigit() or not re.fullmatch(r"[\w:.]+:[\w:.]+", cells[1]):
+        address = address_in(cells[1]) if len(cells) == len(FIELDS) else ""
+        if not address or not cells[0].isdecimal():
             continue
         total, reserved = (_mib(cell) for cell in cells[4:6])
         memory = total - (reserved or 0) if total else None
-        rows.append(
-            GpuRow(int(cells[0]), sysfs_address(cells[1]), cells[2], cells[3], memory, cells[6], cells[7] == "Enabled")
-        )
+        mig, fault = cells[7] == "Enabled", fault_in(cells)
+        rows.append(GpuRow(int(cells[0]), address, cells[2], cells[3], memory, cells[6], mig, fault))
     return tuple(rows)
+
+
+def parse_health(text: str) -> dict[str, str]:
+    """What is wrong with each GPU of the query of its errors, by PCI address; "" for a healthy one.
+
+    Uncorrectable errors count since the driver was loaded or the GPU was reset: both clear what can be cleared.
+    """
+    found = {}
+    for cells in csv.reader(text.splitlines(), skipinitialspace=True):
+        address = address_in(cells[0]) if len(cells) == len(HEALTH_FIELDS) else ""
+        if address:
+            errors, pending, failed, retired = cells[1:]
+            count = number_in(errors)
+            fault = f"{count} uncorrectable memory errors" if count else ""
+            fault = fault or ("memory that has to be remapped by a reset" if "Yes" in (pending, retired) else "")
+            found[address] = "memory that cannot be remapped" if failed == "Yes" else fault or fault_in(cells)
+    return found
 
 
 def parse_xml(text: str) -> tuple[tuple[GpuRow, ...], dict[tuple[str, int], int]]:
@@ -79,24 +109,28 @@ def parse_xml(text: str) -> tuple[tuple[GpuRow, ...], dict[tuple[str, int], int]
     driver = tree.findtext("driver_version", "")
     rows, mig_memory = [], {}
     for index, gpu in enumerate(tree.findall("gpu")):
+        address = address_in(gpu.findtext("pci/pci_bus_id")) or address_in(gpu.get("id"))
+        if not address:
+            continue
         uuid = gpu.findtext("uuid", "")
         total, reserved = _mib(gpu.findtext("fb_memory_usage/total")), _mib(gpu.findtext("fb_memory_usage/reserved"))
         rows.append(
             GpuRow(
                 index=index,
-                address=sysfs_address(gpu.findtext("pci/pci_bus_id") or gpu.get("id") or "0:"),
+                address=address,
                 name=gpu.findtext("product_name", ""),
                 uuid=uuid,
                 memory=total - (reserved or 0) if total else None,
                 driver=driver,
                 mig=gpu.findtext("mig_mode/current_mig") == "Enabled",
+                fault=fault_in([driver, *(gpu.findtext(field) for field in XML_FIELDS)]),
             )
         )
         for part in gpu.findall("mig_devices/mig_device"):
-            size = _mib(part.findtext("fb_memory_usage/total"))
-            if size:
+            size, number = _mib(part.findtext("fb_memory_usage/total")), part.findtext("index", "")
+            if size and number.isdecimal():
                 kept = _mib(part.findtext("fb_memory_usage/reserved")) or 0
-                mig_memory[uuid, int(part.findtext("index", "0"))] = size - kept
+                mig_memory[uuid, int(number)] = size - kept
     return tuple(rows), mig_memory
 
 
@@ -106,7 +140,9 @@ def parse_list(text: str) -> tuple[MigDevice, ...]:
     for line in text.splitlines():
         if head := re.match(r"GPU \d+: .*\(UUID: (\S+)\)", line):
             gpu = head[1]
-        elif part := re.match(r"\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: (\S+)\)", line):
+        elif line.startswith("GPU "):
+            gpu = ""  # one that does not say its own name
+        elif part := re.match(r"\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: (MIG-[\w/-]+)\)", line):
             found.append(MigDevice(gpu, int(part[2]), part[1], part[3]))
     return tuple(found)
 
@@ -144,7 +180,7 @@ def mig_accelerator(parent: Accelerator, device: PciDevice, part: MigDevice, mem
         vendor="nvidia",
         model=f"{parent.model} MIG {part.profile}",
         kind=parent.kind,
-        memory=memory,
+        memory=memory or _named_size(part.profile),
         pci_address=device.address,
         pci_id=device.pci_id,
         numa_node=device.numa_node,
@@ -152,6 +188,12 @@ def mig_accelerator(parent: Accelerator, device: PciDevice, part: MigDevice, mem
         partition=f"mig-{part.profile}",
         uuid=part.uuid,
     )
+
+
+def _named_size(profile: str) -> int | None:
+    """Memory of "1g.10gb", of which an instance has 19 in 20 parts at least."""
+    found = re.search(r"\.(\d+)gb", profile)
+    return int(found[1]) * 1024 * MIB * 9 // 10 if found else None
 
 
 def _mib(cell: str | None) -> int | None:

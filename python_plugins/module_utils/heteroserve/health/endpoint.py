@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ..common.table import table
+from ..common.web import at
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,7 @@ class Target:
     model: str
     url: str  # without /v1
     chat: bool
-    question: str
-    answer: str  # regular expression
+    questions: tuple[tuple[str, str], ...]  # each with the regular expression that a right answer matches
     needs_key: bool = False
 
 
@@ -27,24 +28,31 @@ def targets(
     plan: dict[str, Any],
     endpoint: str | None,
     check: dict[str, str],
-    checks: dict[str, dict[str, str]],
+    checks: dict[str, list[dict[str, str]]],
     with_key: bool,
 ) -> list[Target]:
     """Every cell by itself, then each model through the gateway where ``endpoint`` names it.
 
-    ``check`` is the usual question and answer, ``checks``
-    those of single models.
+    ``check`` is the usual question and answer; a model that is named in ``checks`` is asked what stands there instead.
+    An adapter is asked too. Only who trained it knows what it should answer: any answer is right, unless ``checks``
+    names it.
     """
     chat = {model["name"]: bool(model["chat"]) for model in plan["models"]}
+    adapters = {
+        model["name"]: [one["name"] for one in model.get("beside", ()) if one["kind"] == "adapter"]
+        for model in plan["models"]
+    }
 
-    def target(name: str, model: str, url: str, needs_key: bool) -> Target:
-        asked = {**check, **checks.get(model, {})}
-        return Target(name, model, url, chat[model], asked["question"], asked["answer"], needs_key)
+    def of_model(name: str, model: str, url: str, needs_key: bool) -> Iterator[Target]:
+        asked = tuple((one["question"], one["answer"]) for one in checks.get(model) or [check])
+        yield Target(name, model, url, chat[model], asked, needs_key)
+        for adapter in adapters[model]:
+            asked = tuple((one["question"], one["answer"]) for one in checks.get(adapter) or [{**check, "answer": ""}])
+            yield Target(name, adapter, url, chat[model], asked, needs_key)
 
-    return [
-        *(target(cell["name"], cell["model"], cell_url(cell), False) for cell in plan["cells"]),
-        *(target("endpoint", model["name"], endpoint, with_key) for model in plan["models"] if endpoint),
-    ]
+    asked_of = [(cell["name"], cell["model"], cell_url(cell), False) for cell in plan["cells"]]
+    asked_of += [("endpoint", model["name"], endpoint, with_key) for model in plan["models"] if endpoint]
+    return [target for one in asked_of for target in of_model(*one)]
 
 
 def chosen_part(plan: dict[str, Any], cells: list[str] | None) -> dict[str, Any]:
@@ -54,7 +62,7 @@ def chosen_part(plan: dict[str, Any], cells: list[str] | None) -> dict[str, Any]
 
 def cell_url(cell: dict[str, Any]) -> str:
     """Where a cell answers: on its first host."""
-    return f"http://{cell['address']}:{cell['ports']['serve']}"
+    return f"http://{at(cell['address'], cell['ports']['serve'])}"
 
 
 def status_table(plan: dict[str, Any], states: dict[str, str], servers: dict[str, dict[str, str]]) -> str:

@@ -56,6 +56,7 @@ class Wanted:
     gateway_port: int = 0
     client_sources: tuple[str, ...] = ()  # may use the endpoint; empty: anyone
     monitored_ports: tuple[int, ...] = ()
+    gpu_ports: tuple[int, ...] = ()  # figures of GPUs, which gateways read too, to drain cells of broken ones
     registry_host: str = ""
     registry_port: int = 0
     weights_host: str = ""
@@ -90,16 +91,18 @@ class Ruleset:
 def rules(wanted: Wanted) -> tuple[Rule, ...]:
     """Every connection from outside that the host takes; the rest is dropped."""
     own = wanted.roles[wanted.host]
-    nodes = _of(wanted, "node")
+    nodes, monitors = _of(wanted, "node"), _of(wanted, "monitoring")
     admins = _unique([*nodes, *([wanted.client] if wanted.client else []), *wanted.admin_sources])
     found = [Rule(str(wanted.ssh_port), "SSH", wanted.ssh_sources or None)]
     if own.server:
-        found.append(Rule("6443", "K3s' API, for its nodes and for whoever runs Ansible", admins))
+        reason = "K3s' API, for its nodes, for monitoring and for whoever runs Ansible"
+        found.append(Rule("6443", reason, _unique([*admins, *monitors])))
         servers = _of(wanted, "server")
         if len(servers) > len(wanted.addresses[wanted.host]):
             found.append(Rule("2379-2380", "etcd, between servers", servers))
     if own.node:
-        found.append(Rule("10250", "kubelet, for the API's logs and figures", nodes))
+        reason = "kubelet, for the API's logs and figures, and for monitoring"
+        found.append(Rule("10250", reason, _unique([*nodes, *monitors])))
         if not wanted.pods_routed:
             found.append(Rule("8472", "flannel's tunnel between pods of different hosts", nodes, protocol="udp"))
     callers = {"serve": ("gateway", "monitoring"), "dashboard": ("monitoring",)}
@@ -110,9 +113,14 @@ def rules(wanted: Wanted) -> tuple[Rule, ...]:
             reason = f"{name} port of cell {cell['name']}, for {' and '.join(roles)}"
             found.append(Rule(str(port), reason, sources, node_port=True))
     if own.gateway and wanted.gateway_port:
-        found.append(Rule(str(wanted.gateway_port), "the endpoint", wanted.client_sources or None))
+        # Monitoring asks known questions through it.
+        clients = _unique([*wanted.client_sources, *monitors]) if wanted.client_sources else None
+        found.append(Rule(str(wanted.gateway_port), "the endpoint", clients))
     for port in wanted.monitored_ports:
-        found.append(Rule(str(port), "figures, for monitoring", _of(wanted, "monitoring")))
+        found.append(Rule(str(port), "figures, for monitoring", monitors))
+    for port in wanted.gpu_ports if monitors else ():
+        readers = _unique([*monitors, *_of(wanted, "gateway")])
+        found.append(Rule(str(port), "figures of GPUs, for monitoring and for gateways", readers))
     if wanted.host == wanted.registry_host and wanted.registry_port:
         reason = "the registry, for nodes that pull images and for whoever runs Ansible, which builds them"
         found.append(Rule(str(wanted.registry_port), reason, admins))

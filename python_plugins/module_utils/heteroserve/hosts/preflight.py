@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ..models.weights import with_beside
 from ..plan.builds import build_named
 from .swap import Swap
 
@@ -202,8 +203,13 @@ def disk_faults(part: Part, found: Reading) -> list[str]:
     images = sum(build_named(build).image_bytes for build in builds)
     base = SERVER_DISK if part.server else AGENT_DISK
     rancher = 0 if found.images_there else base + images
-    names = sorted({cell["model"] for cell in part.cells} - found.weights_there)
-    weights = sum(part.models[name]["weight_bytes"] for name in names)
+    missing = {
+        item["name"]: item["weight_bytes"]
+        for model in {cell["model"] for cell in part.cells}
+        for item in with_beside(part.models[model])
+        if item["name"] not in found.weights_there
+    }
+    names, weights = sorted(missing), sum(missing.values())
     asked = [
         ("/var/lib/rancher", found.rancher, rancher, "what K3s and its images take"),
         ("/var/lib/heteroserve", found.machine, weights, f"the weights of {', '.join(names)}"),

@@ -13,18 +13,40 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from ..common.records import number, shown, type_faults
 from .models import ModelRequest
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}")
+# What shells, patterns of file names, lists of paths and configuration files read as something else.
+ODD = re.compile(r"""[*?\[\]{}"'`$\\:;,%#<>|&!\n\t]""")
+ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#]+/?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-# Ansible's own variables, and values that this project's playbooks take on the command line.
-FOREIGN = re.compile(r"ansible_\w+")
-PLAYBOOK_VARIABLES = ("batch", "reset_purge", "upgrade_cells", "drain_host", "drain_state", "drain_force")
+# Variables of Ansible and of AWX, and values that this project's playbooks take on the command line.
+FOREIGN = re.compile(r"(ansible|awx|tower|remote_tower|remote_host)_\w+")
+PLAYBOOK_VARIABLES = (
+    "batch",
+    "reset_purge",
+    "upgrade_cells",
+    "drain_host",
+    "drain_state",
+    "drain_force",
+    "chatbot_state",
+)
 # Variables of a single host, or of a group in hosts.yml; those of Settings may stand there too.
 HOST_VARIABLES = ("hardware", "rack", "reserved_ports", "serving_limits")
+# Groups whose hosts are HeteroServe's.
+GROUPS = ("serving", "gateway", "k3s_server", "monitoring", "registry", "retired")
+# Settings that only the hosts of one group read, and so may be set for that group. Localhost reads the others too.
+OF_GROUP = {
+    "gateway_address": "gateway",
+    "gateway_port": "gateway",
+    "gateway_stats_port": "gateway",
+    "gateway_api_keys": "gateway",
+    "cell_address": "serving",
+}
 # Runtimes that the stages after the plan know.
 CARRIED_OUT = ("ray", "k3s")
 
@@ -40,10 +62,19 @@ class ApiKey:
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """A question with a known answer, for a model that does not know the usual one."""
+    """A question that a model is asked before its cells get requests, with its known answer."""
 
     question: str
     answer: str  # regular expression
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """How the site reaches what is elsewhere. The cluster's own networks and hosts are left out by themselves."""
+
+    http: str | None = None
+    https: str | None = None  # that of ``http`` where left out
+    no_proxy: str | None = None  # names, addresses and networks, with commas between them
 
 
 @dataclass(frozen=True)
@@ -59,10 +90,12 @@ class Settings:
     gateway_port: int
     gateway_stats_port: int
     gateway_api_keys: list[ApiKey] = field(default_factory=list)
-    health_checks: dict[str, HealthCheck] = field(default_factory=dict)
+    gateway_cors_origins: list[str] = field(default_factory=list)
+    health_checks: dict[str, tuple[HealthCheck, ...]] = field(default_factory=dict)
     engine_python: str | None = None
     engine_torch_index: str | None = None
     airgap_dir: str | None = None
+    proxy: Proxy | None = None
 
 
 REQUIRED_GROUPS = {
@@ -98,6 +131,10 @@ class Inventory:
     role_options: dict[str, dict[str, Any]] = field(default_factory=dict)  # option of a role -> its argument spec
     hosts: dict[str, dict[str, Any]] = field(default_factory=dict)  # HOST_VARIABLES of each host, templates resolved
     lines: dict[str, str] = field(default_factory=dict)  # path of a nested key ("models[2].context") -> "file:line"
+    owned: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # HOST or GROUP -> what it sets for itself, effective
+    job_folder: str = ""  # that AWX removes after the job
 
     def place(self, path: str) -> str:
         """Where a key stands, or the nearest one around it."""
@@ -123,40 +160,104 @@ class Inventory:
 
 def check(inventory: Inventory, engines: Sequence[str]) -> list[Fault]:
     """Every fault of the inventory; none if it can work. ``engines`` are those that its runtime has builds of."""
-    faults = [*_unknown_keys(inventory), *_groups(inventory), *_secrets(inventory)]
+    faults = [*_unknown_keys(inventory), *_groups(inventory), *_secrets(inventory), *_templates(inventory)]
     hints = typing.get_type_hints(Settings)
     for item in dataclasses.fields(Settings):
-        place = inventory.places.get(item.name, "group_vars/all")
-        if item.name in inventory.template_faults:
-            faults.append(Fault(place, item.name, inventory.template_faults[item.name], "correct the template"))
-        elif item.name in inventory.values:
+        if item.name in inventory.values:
             faults += [
                 Fault(inventory.place(key), key, found, fix)
                 for key, found, fix in type_faults(hints[item.name], inventory.values[item.name], item.name)
             ]
+        elif item.name in inventory.template_faults:
+            continue
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-            faults.append(Fault(place, item.name, "missing", f"set it as inventory/local/{place} does"))
+            faults.append(_missing(inventory, item.name))
     for name in sorted(set(inventory.role_options) & set(inventory.values) - set(hints)):
         faults += [
             Fault(inventory.places[name], key, found, fix)
             for key, found, fix in option_faults(inventory.role_options[name], inventory.values[name], name)
         ]
-    return faults + _runtime(inventory) + _models(inventory, engines) + _ports(inventory) + _keys(inventory)
+    faults += [*_owned(inventory), *_state_dir(inventory)]
+    faults += _runtime(inventory) + _models(inventory, engines) + _ports(inventory) + _keys(inventory)
+    return faults + _origins(inventory)
+
+
+def _missing(inventory: Inventory, name: str) -> Fault:
+    """A setting that must be there, and is not where it is read."""
+    owner = next((owner for owner, own in inventory.owned.items() if name in own), None)
+    if owner is None:
+        return Fault("group_vars/all", name, "missing", "set it as inventory/local/group_vars/all does")
+    where = f"{owner}: {name}"
+    needed = f"all hosts of {OF_GROUP[name]}" if name in OF_GROUP else "all hosts, localhost too"
+    fix = f"set it for {needed} (group_vars/{OF_GROUP.get(name, 'all')})"
+    return Fault(inventory.host_keys.get(where, "the inventory"), where, f"{owner} alone has it", fix)
+
+
+def _owned(inventory: Inventory) -> list[Fault]:
+    """What single hosts and groups set for themselves and is of the wrong type."""
+    hints = typing.get_type_hints(Settings)
+    faults = []
+    for owner, own in inventory.owned.items():
+        for name, value in own.items():
+            if name in hints:
+                found = type_faults(hints[name], value, name)
+            elif name in inventory.role_options:
+                found = option_faults(inventory.role_options[name], value, name)
+            else:
+                continue
+            place = inventory.host_keys.get(f"{owner}: {name}", "the inventory")
+            faults += [
+                Fault(inventory.lines.get(f"{owner}: {key}", place), f"{owner}: {key}", what, fix)
+                for key, what, fix in found
+            ]
+    return faults
+
+
+def _templates(inventory: Inventory) -> list[Fault]:
+    """Templates that cannot be rendered, and vaults that cannot be opened."""
+    faults = []
+    for path, found in inventory.template_faults.items():
+        closed = found == "its vault cannot be opened"
+        fix = "give its password: --ask-vault-pass or --vault-password-file" if closed else "correct the template"
+        place = inventory.host_keys.get(path) or inventory.places.get(path, "group_vars/all")
+        faults.append(Fault(place, path, found, fix))
+    return faults
 
 
 def _unknown_keys(inventory: Inventory) -> list[Fault]:
-    known = inventory.known()
-    found = [(key, key, place, known) for key, place in inventory.places.items() if key not in PLAYBOOK_VARIABLES]
-    for where, place in inventory.host_keys.items():
-        found.append((where, where.rpartition(": ")[2], place, [*HOST_VARIABLES, *known]))
+    choices = [*HOST_VARIABLES, *inventory.known()]
+    found = [(key, key, place) for key, place in inventory.places.items() if key not in PLAYBOOK_VARIABLES]
+    found += [(where, where.rpartition(": ")[2], place) for where, place in inventory.host_keys.items()]
     faults = []
-    for where, key, place, choices in found:
+    for where, key, place in found:
         if key in choices or FOREIGN.fullmatch(key):
             continue
         near = get_close_matches(key, choices, n=1, cutoff=0.5)
         fix = f"did you mean {near[0]}?" if near else "remove it; docs/inventory.md lists what there is"
         faults.append(Fault(place, where, "unknown key", fix))
     return faults
+
+
+def _state_dir(inventory: Inventory) -> list[Fault]:
+    found = inventory.values.get("state_dir")
+    if not isinstance(found, str) or not found:
+        return []
+    place = inventory.place("state_dir")
+    if not found.startswith("/"):
+        return [Fault(place, "state_dir", f"{found!r} is not an absolute path", "write it from / on")]
+    if odd := sorted(set(ODD.findall(found))):
+        return [
+            Fault(
+                place,
+                "state_dir",
+                f"{found!r} has {' '.join(odd)} in it",
+                "use letters, digits, spaces and . _ - + @ ~",
+            )
+        ]
+    if inventory.job_folder and PurePosixPath(found).is_relative_to(inventory.job_folder):
+        lost = f"{found} lies in {inventory.job_folder}, which AWX removes after the job"
+        return [Fault(place, "state_dir", lost, "set it to a folder that lasts, as docs/awx.md says")]
+    return []
 
 
 def _runtime(inventory: Inventory) -> list[Fault]:
@@ -218,6 +319,7 @@ def _models(inventory: Inventory, engines: Sequence[str]) -> list[Fault]:
         return [Fault(place, "models", "an empty list", "name at least one model")]
     faults: list[Fault] = []
     seen: dict[str, int] = {}
+    names = [str(name) for model in models if isinstance(model, dict) for name in _called(model)]
     for index, model in enumerate(models):
         if not isinstance(model, dict):
             continue
@@ -227,7 +329,36 @@ def _models(inventory: Inventory, engines: Sequence[str]) -> list[Fault]:
         if name in seen:
             own.append(("name", f"{name!r} is also models[{seen[name]}]", "give each model its own name"))
         seen.setdefault(name, index)
+        own += _adapters(model, [name for name in names if name])
         faults += [Fault(inventory.place(f"{key}.{sub}"), f"{key}.{sub}", found, fix) for sub, found, fix in own]
+    return faults
+
+
+def _called(model: dict[str, Any]) -> list[Any]:
+    """Every name by which clients call something of an entry."""
+    adapters = model.get("lora_adapters")
+    own = [one.get("name") for one in adapters if isinstance(one, dict)] if isinstance(adapters, list) else []
+    return [model.get("name", ""), *own]
+
+
+def _adapters(model: dict[str, Any], names: list[str]) -> list[tuple[str, str, str]]:
+    """Faults of an entry's adapters and draft. ``names`` are those of all models and adapters."""
+    faults = []
+    adapters = model.get("lora_adapters")
+    for index, one in enumerate(adapters if isinstance(adapters, list) else ()):
+        if not isinstance(one, dict):
+            continue
+        key, name = f"lora_adapters[{index}]", str(one.get("name") or "")
+        if name and not MODEL_NAME.fullmatch(name):
+            faults.append((f"{key}.name", f"{name!r}", "use letters, digits and . _ - / only, 96 at most"))
+        if name and names.count(name) > 1:
+            faults.append(
+                (f"{key}.name", f"{name!r} is the name of another model or adapter", "give each a name of its own")
+            )
+        found = _source(one.get("source"), ("path", "hub"))
+        faults += [(f"{key}.{sub}", text, fix) for sub, text, fix in found]
+    if isinstance(model.get("draft"), dict):
+        faults += [(f"draft.{sub}", text, fix) for sub, text, fix in _source(model["draft"].get("source"))]
     return faults
 
 
@@ -245,11 +376,13 @@ def _model(model: dict[str, Any], engines: Sequence[str], serving: Sequence[str]
     return faults
 
 
-def _source(source: Any) -> list[tuple[str, str, str]]:
-    choices = "one of package (with version, file and sha256), path, or hub"
+def _source(source: Any, allowed: tuple[str, ...] = ("package", "path", "hub")) -> list[tuple[str, str, str]]:
+    choices = "one of package (with version, file and sha256), path, or hub" if len(allowed) > 2 else "path or hub"
     if not isinstance(source, dict):
         return [("source", "missing", f"set {choices}")]
     kinds = [kind for kind in ("package", "path", "hub") if source.get(kind)]
+    if len(kinds) == 1 and kinds[0] not in allowed:
+        return [("source", f"{kinds[0]} is set", f"set {choices}")]
     if len(kinds) != 1:
         return [("source", " and ".join(kinds) + " are set" if kinds else "none is set", f"set {choices}")]
     if kinds == ["package"]:
@@ -301,6 +434,22 @@ def _keys(inventory: Inventory) -> list[Fault]:
                 Fault(place, f"{where}.sha256", "not a SHA-256", "set the 64 digits of: printf %s KEY | sha256sum")
             )
     return faults
+
+
+def _origins(inventory: Inventory) -> list[Fault]:
+    """An origin with a path or without a scheme would be the origin of no page."""
+    origins = inventory.values.get("gateway_cors_origins")
+    place = inventory.places.get("gateway_cors_origins", "group_vars/all")
+    return [
+        Fault(
+            place,
+            f"gateway_cors_origins[{index}]",
+            f"{origin!r}",
+            'set scheme and host as in https://chat.example, or "*"',
+        )
+        for index, origin in enumerate(origins if isinstance(origins, list) else [])
+        if not ORIGIN.fullmatch(str(origin))
+    ]
 
 
 SPEC_TYPES = {"str": str, "path": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}

@@ -19,7 +19,7 @@ from .roofline import Deployment, Device, Step, step_time
 MOST_REQUESTS = 1024
 MOST_TOKENS = int(table.BATCHED_TOKENS.value)
 LEAST_TOKENS = 2048  # less makes prompts wait for their turn (vLLM, "Performance tuning with chunked prefill")
-PAYS = 0.02  # doubling the requests has to bring this much more tokens/s
+COSTS = 0.02  # doubling the requests may cost this share of the tokens/s, because fewer requests wait
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,11 @@ def _requests(
     cache_tokens: Callable[[int], int],
     given: dict[str, Any],
 ) -> tuple[int, str]:
-    """Doubled while the KV cache holds them, a token takes no longer than is wanted, and it brings enough."""
+    """Doubled while the KV cache holds them, a token takes no longer than is wanted, and tokens/s do not fall.
+
+    A request beyond them waits for the whole answer of another before its first token. One among them waits for a step,
+    and gets its tokens more slowly.
+    """
     length = options.prompt_tokens + options.output_tokens
     best, before = 1, 0.0
     for power in range(MOST_REQUESTS.bit_length()):
@@ -93,10 +97,10 @@ def _requests(
         step = generating(replace(deployment, stream_interval=interval), device, options, count).total
         if count > 1 and step * 1e3 > options.token_ms:
             return best, f"with {count:,} a token would take {step * 1e3:.0f} ms (token_ms: {options.token_ms:g})"
-        gain = count / step / before - 1 if before else PAYS
-        if count == 2 * best and gain < PAYS:
-            return best, f"{count:,} would bring {f'{100 * gain:.0f} %' if gain >= 0.005 else 'no'} more tokens/s"
-        best, before = count, count / step
+        rate = count / step
+        if rate < before * (1 - COSTS):
+            return best, f"{count:,} would bring {100 * (1 - rate / before):.0f} % fewer tokens/s"
+        best, before = count, rate
     if best == MOST_REQUESTS:
         return best, "that is the most that vLLM's defaults allow"
     return best, f"the KV cache holds {best:,} requests of {length:,} tokens"

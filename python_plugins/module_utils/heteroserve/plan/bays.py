@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..facts.accelerators import CARDS
+from ..facts.accelerators import CARDS, AcceleratorCard
 from ..facts.hardware import Accelerator, Hardware
 from . import efficiencies as table
 from .builds import build_of
+from .handover import NO_PARTITIONS, refusal
 from .request import HostEntry, PlanOptions
 from .roofline import Device, cpu_device
 
 GIB = 1024**3
 
+DESCRIBE_IT = "describe it under `serving_plan_cards` (docs/add-an-accelerator.md)"
 DRIVER_PROBLEMS = ("no-driver", "driver-mismatch", "driver-not-loaded")
 
 
@@ -35,7 +37,7 @@ class Bay:
     asked_only: bool = False  # processors of a host whose accelerators are its purpose
     unit_cores: int = 0  # processors: cores of one index
     isa: tuple[str, ...] = ()
-    # Processors: socket and first core of each index; none where there is one socket, and where one index is the host.
+    # Processors: NUMA node and first core of each index; none where there is one node, and where one index is the host.
     seats: tuple[tuple[int | None, int | None], ...] = ()
 
     @property
@@ -57,9 +59,15 @@ class HostShape:
 
 
 def shape_of_host(
-    entry: HostEntry, options: PlanOptions, split: int, ours: bool, pinned: tuple[str, ...] = ()
+    entry: HostEntry,
+    options: PlanOptions,
+    split: int,
+    ours: bool,
+    pinned: tuple[str, ...] = (),
+    runtime: str = "k3s",
+    cards: Mapping[str, AcceleratorCard] = CARDS,
 ) -> HostShape:
-    """What a host offers. ``split`` cuts each processor socket; ``ours`` says that a kept cell already uses its RAM."""
+    """What a host offers. ``split`` cuts each NUMA node; ``ours`` says that a kept cell already uses its RAM."""
     hardware = entry.hardware
     usable: list[Accelerator] = []
     idle: dict[str, str] = {}
@@ -68,14 +76,14 @@ def shape_of_host(
         if entry.accelerators is not None and item.index not in entry.accelerators:
             idle.setdefault(f"accelerator {item.index} is kept from the planner by the host's `accelerators`", "")
             continue
-        fault = _fault(item, hardware, options)
-        known += item.kind in CARDS
+        fault = _fault(item, hardware, options, runtime, cards)
+        known += item.kind in cards
         waiting += available("vllm", item.vendor, options) and not item.usable
         if fault is None:
             usable.append(item)
         else:
             idle.setdefault(*fault)
-    bays = list(_bays(usable))
+    bays = list(_bays(usable, cards))
     if options.allow_cpu and hardware.cpu.cores > 0:
         # Processors beside GPUs feed them; where no GPU's driver works, they are all that the host has.
         feeding = known > 0 and (len(usable) > 0 or waiting < known)
@@ -85,30 +93,34 @@ def shape_of_host(
     return HostShape(tuple(bays), ram, more_ram, tuple(idle), change, pinned)
 
 
-def _fault(item: Accelerator, hardware: Hardware, options: PlanOptions) -> tuple[str, str] | None:
+def _fault(
+    item: Accelerator, hardware: Hardware, options: PlanOptions, runtime: str, cards: Mapping[str, AcceleratorCard]
+) -> tuple[str, str] | None:
     """Why an accelerator cannot be used, and what would change that."""
-    card = CARDS.get(item.kind)
+    card = cards.get(item.kind)
     if card is None:
-        return f"{item.model} ({item.kind}) has no card with its memory and bandwidth", "add it to accelerators.py"
+        return f"{item.model} ({item.kind}) has no card with its memory and bandwidth", DESCRIBE_IT
     if not available("vllm", item.vendor, options):
         return f"no engine here drives {item.model}", "leave the host out of `serving` until one does"
     if item.usable:
-        return None
+        partition = refusal(item, runtime)
+        return (partition, NO_PARTITIONS) if partition else None
     codes = {problem.code for problem in hardware.problems}
-    if options.drivers_managed and (item.driver is None or codes & set(DRIVER_PROBLEMS)):
+    lost = any(one.code == "gpu-lost" and (item.pci_address or "-") in one.text for one in hardware.problems)
+    if options.drivers_managed and not lost and (item.driver is None or codes & set(DRIVER_PROBLEMS)):
         return None
     fix = next((problem.fix for problem in hardware.problems if problem.code in DRIVER_PROBLEMS), "")
     return f"{item.model} cannot be used: {(item.why_not or 'its driver does not answer').rstrip('.')}", fix
 
 
-def _bays(items: Iterable[Accelerator]) -> Iterable[Bay]:
+def _bays(items: Iterable[Accelerator], cards: Mapping[str, AcceleratorCard]) -> Iterable[Bay]:
     groups: dict[tuple[str, int, str, str | None], list[Accelerator]] = {}
     for item in items:
-        memory = item.memory or CARDS[item.kind].memory
+        memory = item.memory or cards[item.kind].memory
         groups.setdefault((item.kind, _rounded(memory), item.link, item.partition), []).append(item)
     for (kind, memory, link, partition), members in sorted(groups.items(), key=lambda pair: pair[1][0].index):
         members.sort(key=lambda item: item.index)
-        device = device_of(kind, memory, link, partition is not None)
+        device = device_of(kind, memory, link, partition is not None, cards)
         indices = tuple(item.index for item in members)
         label = f"{len(members)}x {members[0].model}"
         yield Bay(device, label, indices, _islands(members, link), partition)
@@ -140,9 +152,15 @@ def _islands(members: list[Accelerator], link: str) -> tuple[tuple[int, ...], ..
     return tuple(islands)
 
 
-def device_of(kind: str, memory: int | None = None, link: str | None = None, partition: bool = False) -> Device:
+def device_of(
+    kind: str,
+    memory: int | None = None,
+    link: str | None = None,
+    partition: bool = False,
+    cards: Mapping[str, AcceleratorCard] = CARDS,
+) -> Device:
     """The card of an accelerator as the roofline reads it; a partition has bandwidth and speed by its memory's part."""
-    card = CARDS[kind]
+    card = cards[kind]
     part = min(1.0, (memory or card.memory) / card.memory) if partition else 1.0
     return Device(
         kind=kind,
@@ -179,12 +197,15 @@ def usable_ram(entry: HostEntry, options: PlanOptions, ours: bool) -> tuple[int,
 
 
 def _processors(entry: HostEntry, options: PlanOptions, split: int, asked_only: bool) -> Bay:
-    """A host's processors as a bay with one index a socket (or a part of one where models outnumber sockets)."""
+    """A host's processors as a bay with one index a NUMA node (or a part of one where models outnumber nodes).
+
+    vLLM takes all memory of a replica from one node.
+    """
     cpu = entry.hardware.cpu
     cores = min(cpu.cores, entry.cores) if entry.cores else cpu.cores
-    sockets = max(1, min(cpu.sockets, cores))
-    parts = max(1, min(split, cores // sockets))
-    units = sockets * parts
+    nodes = min(cpu.domains, cores)
+    parts = max(1, min(split, cores // nodes))
+    units = nodes * parts
     bandwidth = cpu.memory_bandwidth
     if bandwidth is None and cpu.memory_channels and cpu.memory_mts:
         bandwidth = cpu.memory_channels * cpu.memory_mts * 8e6
@@ -194,12 +215,12 @@ def _processors(entry: HostEntry, options: PlanOptions, split: int, asked_only: 
     islands = tuple((index,) for index in indices)
     seats = tuple(
         (
-            index // parts if sockets > 1 else None,
-            index % parts * (cores // units) if cores // units < cpu.cores else None,
+            index // parts if nodes > 1 else None,
+            index % parts * (cores // units) if cores // units < (cpu.reachable_cores or cpu.cores) else None,
         )
         for index in indices
     )
-    label = f"{sockets}x {cpu.model}"
+    label = f"{max(1, min(cpu.sockets, cores))}x {cpu.model}"
     return Bay(device, label, indices, islands, None, asked_only, cores // units, cpu.isa, seats)
 
 

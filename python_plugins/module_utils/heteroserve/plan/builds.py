@@ -68,6 +68,19 @@ BUILDS: tuple[Build, ...] = (
         image_bytes=4 * GB,
         building_bytes=6 * GB,
     ),
+    # There are kernels for 64-bit Arm too; nothing was run there.
+    Build(
+        "openvino",
+        "openvino",
+        "cpu",
+        ("ray", "k3s"),
+        ("avx2", "avx512f"),
+        torch="2.13.0",
+        imports=("torch", "openvino", "optimum.intel", "fastapi", "ray.serve"),
+        environment_bytes=2_200_000_000,
+        image_bytes=4 * GB,
+        building_bytes=6 * GB,
+    ),
     Build(
         "bigdl",
         "bigdl",

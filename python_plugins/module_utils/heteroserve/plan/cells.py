@@ -8,6 +8,7 @@ from dataclasses import replace
 from ..common.names import cell_prefix, natural, pool_name
 from . import efficiencies as table
 from .allocate import Board, Replica
+from .handover import visible
 from .ports import Ports, port_names
 from .request import HostEntry, PlanOptions
 from .schema import Cell, Placement, Plan, PlannedModel, cell_digest
@@ -50,21 +51,28 @@ def make_cells(
     """All cells in order of model and name, each with ports that no other cell of its hosts has."""
     before = {cell.name: cell for cell in previous.cells} if previous else {}
     groups = group(board)
-    taken = {name for name, _ in groups if name}
+    kept = {name for name, _ in groups if name}
+    taken, numbers = set(kept), defaultdict[str, int](int)
+    named = [
+        (name or _next_name(cell_prefix(members[0].fit.model, members[0].fit.kind), numbers, taken), members)
+        for name, members in groups
+    ]
     ports = Ports(hosts, options, runtime)
-    for name, members in groups:
-        if name in before and set(before[name].ports) == set(port_names(runtime)):
-            ports.hold(members[0].hosts, before[name].ports)
-    numbers: dict[str, int] = defaultdict(int)
-    cells: list[Cell] = []
-    for name, members in groups:
-        fit = members[0].fit
-        own = before[name].ports if name in before else {}
-        if name is None:
-            name = _next_name(cell_prefix(fit.model, fit.kind), numbers, taken)
-        if set(own) != set(port_names(runtime)):
-            own = ports.give(members)
-        cells.append(_cell(name, members, own, board, hosts, options))
+    own = {
+        name: cell.ports
+        for name, cell in before.items()
+        if name in kept and set(cell.ports) == set(port_names(runtime))
+    }
+    for name, members in named:
+        if name in own:
+            ports.hold(members[0].hosts, own[name])
+    for cell in before.values():
+        if cell.name not in taken:
+            ports.leave(cell.ports)
+    cells = [
+        _cell(name, members, own.get(name) or ports.give(members), board, hosts, options, runtime)
+        for name, members in named
+    ]
     weighed = _weigh(cells)
     timed = [replace(cell, start_s=start_s(models[cell.model])) for cell in weighed]
     done = [replace(cell, digest=cell_digest(cell, models[cell.model])) for cell in timed]
@@ -73,7 +81,8 @@ def make_cells(
 
 def start_s(model: PlannedModel) -> int:
     """Seconds that a cell of the model may take until it serves."""
-    return int(table.START.value + model.weight_bytes / table.SLOW_DISK.value)
+    read = model.weight_bytes + sum(item.weight_bytes for item in model.beside)
+    return int(table.START.value + read / table.SLOW_DISK.value)
 
 
 def _next_name(prefix: str, numbers: dict[str, int], taken: set[str]) -> str:
@@ -91,6 +100,7 @@ def _cell(
     board: Board,
     hosts: dict[str, HostEntry],
     options: PlanOptions,
+    runtime: str,
 ) -> Cell:
     fit = members[0].fit
     names = sorted({host for one in members for host in one.hosts}, key=natural)
@@ -105,7 +115,7 @@ def _cell(
         vendor=fit.vendor,
         tensor_parallel_size=fit.tensor_parallel_size,
         hosts=tuple(names),
-        replicas=tuple(_placement(one, board) for one in members),
+        replicas=tuple(_placement(one, board, hosts, runtime) for one in members),
         limits=fit.limits,
         engine_args=fit.engine_args,
         ports=ports,
@@ -115,12 +125,14 @@ def _cell(
     )
 
 
-def _placement(one: Replica, board: Board) -> Placement:
+def _placement(one: Replica, board: Board, hosts: dict[str, HostEntry], runtime: str) -> Placement:
     if one.fit.vendor != "cpu":
-        return Placement(one.hosts, one.indices)
+        own = zip(one.hosts, one.indices, strict=True) if runtime == "ray" else ()
+        names = tuple(visible(hosts[name].hardware, indices) for name, indices in own)
+        return Placement(one.hosts, one.indices, visible=names)
     bay = board.states[one.hosts[0]].shape.bays[one.fit.bay]
-    socket, first = bay.seats[one.indices[0][0]]
-    return Placement(one.hosts, cores=one.fit.cores, numa_node=socket, first_core=first)
+    node, first = bay.seats[one.indices[0][0]]
+    return Placement(one.hosts, cores=one.fit.cores, numa_node=node, first_core=first)
 
 
 def _weigh(cells: list[Cell]) -> list[Cell]:

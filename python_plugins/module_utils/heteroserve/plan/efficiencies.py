@@ -48,14 +48,26 @@ GPU_SEQUENCE = Efficiency(12e-6, "s a sequence and step", "measured: scheduling,
 KV_MEMORY = Efficiency(0.75, "of the rate that weights are read at", "measured: paged attention")
 SERVER_TOKEN = Efficiency(25e-6, "s a token", "measured: decoding it into text")
 SERVER_PIECE = Efficiency(45e-6, "s a piece of text", "measured: JSON and HTTP; stream_interval tokens are one piece")
-SERVE_TOKEN = Efficiency(10e-6, "s a token", "measured: Ray Serve before vLLM's own server")
 PACE = Efficiency(6, "power", "measured: engine and server overlap, and wait for each other where both are as slow")
 GPU_REQUEST = Efficiency(10e-3, "s a request", "assumed: HTTP, tokenising, queueing until the first step")
 # CPU_*: vLLM served through the whole stack, SmolLM2-135M in float32 and bfloat16 at 1, 4 and 16 clients which ran on
 # the same two cores. CPU_STEP and CPU_SEQUENCE were set by these six rows together (docs/plan.md), to round figures.
-CPU_LAYER = Efficiency(0.4e-3, "s a layer and step", "measured: with the next, 19 ms of a step of 30 layers")
-CPU_STEP = Efficiency(7e-3, "s a step", "measured with the former: scheduling and input preparation")
-CPU_SEQUENCE = Efficiency(1.0e-3, "s a sequence and step", "measured: attention, sampling, streaming one token")
+# Those of OpenVINO and ONNX Runtime by the tables of docs/engines.md for an EPYC with AVX-512, in the same way.
+CPU_LAYER = {
+    "vllm": Efficiency(0.4e-3, "s a layer and step", "measured: with the next, 19 ms of a step of 30 layers"),
+    "openvino": Efficiency(0.02e-3, "s a layer and step", "measured: docs/engines.md"),
+    "onnx": Efficiency(0.02e-3, "s a layer and step", "measured: docs/engines.md"),
+}
+CPU_STEP = {
+    "vllm": Efficiency(7e-3, "s a step", "measured with the former: scheduling and input preparation"),
+    "openvino": Efficiency(0.5e-3, "s a step", "measured: docs/engines.md"),
+    "onnx": Efficiency(0.5e-3, "s a step", "measured: docs/engines.md"),
+}
+CPU_SEQUENCE = {
+    "vllm": Efficiency(1.0e-3, "s a sequence and step", "measured: attention, sampling, streaming one token"),
+    "openvino": Efficiency(0.4e-3, "s a sequence and step", "measured: sampling and streaming one token"),
+    "onnx": Efficiency(0.9e-3, "s a sequence and step", "measured: as above, and attention row by row"),
+}
 CPU_RESERVED = Efficiency(1, "cores of a replica", "vLLM 0.29, ompmultiprocessing.py: the scheduler's on x86")
 CPU_REQUEST = Efficiency(30e-3, "s a request", "assumed: HTTP, tokenising, queueing until the first step")
 
@@ -84,13 +96,15 @@ CPU_FLOPS: dict[str, Efficiency] = {
     "asimd": Efficiency(16 * 2.6e9, "FLOP/s a core", "assumed: 64-bit Arm, two 128 bit units"),
     "none": Efficiency(8 * 2.6e9, "FLOP/s a core", "128 bit units"),
 }
+CPU_INT8 = Efficiency(3, "times float32", "measured: OpenVINO and ONNX Runtime multiply quantised weights in int8")
 CORE_BANDWIDTH = Efficiency(13e9, "bytes/s a core", "measured: reading 560 MB with one core of a Xeon with AMX")
 
 # How much of the hardware's speed an engine keeps.
 ENGINE_MEMORY: dict[str, Efficiency] = {
     "vllm": Efficiency(1.0, "of memory bandwidth", "the overheads above say the rest"),
+    "openvino": Efficiency(1.0, "of memory bandwidth", "the overheads above say the rest"),
     "bigdl": Efficiency(0.82, "of memory bandwidth", "Dell's guide: 17.18 tok/s, 7B sym_int8, one Xeon 8480+"),
-    "onnx": Efficiency(0.60, "of memory bandwidth", "assumed: int8 weights are read once, activations float32"),
+    "onnx": Efficiency(1.0, "of memory bandwidth", "the overheads above say the rest"),
     "echo": Efficiency(1.0, "of memory bandwidth", "reads no weights; planned as if it did, for tests"),
 }
 

@@ -14,6 +14,7 @@ from .fit import Fit
 from .memory import Misfit, Wanted
 from .remedies import nearest, remedy
 from .request import HostEntry, PlanOptions
+from .roofline import BATCHING_ENGINES
 from .schema import Cell, Pool, Reason
 
 KINDS_OF_ADVICE = 12  # host shapes that advice is given for, the most frequent first
@@ -195,7 +196,7 @@ def make_pools(cells: tuple[Cell, ...], board: Board, options: PlanOptions) -> t
 
 def _limits_of(fit: Fit, options: PlanOptions) -> tuple[str, str]:
     limits = fit.limits
-    batch = limits.max_num_seqs if fit.engine == "vllm" else 1
+    batch = limits.max_num_seqs if fit.engine in BATCHING_ENGINES else 1
     step = generating(fit.deployment, fit.device, options, batch)
     whole = limits.kv_cache_tokens // limits.max_model_len
     text = (
@@ -208,6 +209,10 @@ def _limits_of(fit: Fit, options: PlanOptions) -> tuple[str, str]:
         every = fit.batching.stream_interval
         text += f". Not more at once: {fit.batching.requests_reason}. Text is sent every "
         text += f"{f'{every} tokens' if every > 1 else 'token'}: {fit.batching.interval_reason}"
+    chosen = fit.parsers.arguments if fit.parsers is not None else {}
+    for what, key in (("Tool calls are", "tool_call_parser"), ("Reasoning is", "reasoning_parser")):
+        if fit.parsers is not None and key in chosen and fit.engine_args[key] == chosen[key]:
+            text += f". {what} read by {chosen[key]}: {fit.parsers.reason}"
     room = limits.kv_cache_tokens // (options.prompt_tokens + options.output_tokens)
     if fit.vendor != "cpu" and room <= limits.max_num_seqs:
         return "KV cache", text

@@ -14,10 +14,12 @@ from .bays import Bay, HostShape, available
 from .builds import build_of
 from .memory import GB, Misfit, Wanted, cpu_limits, gpu_cache_tokens, gpu_limits
 from .model_shape import QUANTIZATIONS, ModelShape, normal_dtype
-from .request import PlanOptions, splits
+from .parsers import Parsers, parsers_for
+from .request import PlanOptions, draft_shape_of, lora_rank, splits
 from .roofline import Deployment, Device, expect
-from .schema import Expectation, Limits, PlannedModel
+from .schema import Beside, Expectation, Limits, PlannedModel
 
+ONLY_VLLM = ("prefix_caching", "speculative_tokens", "draft", "lora_adapters")
 CPU_QUANTIZATION = {"bigdl": "sym_int8", "onnx": "int8"}
 STAGES = (2, 3, 4, 6, 8)
 HERE = "HERE"  # in a misfit's `hosts`: the host that it is about
@@ -49,6 +51,7 @@ class Fit:
     capacity: float  # bytes/s of memory bandwidth taken: what `share` shares out
     score: float  # expected tokens/s for each GB/s of capacity at the planned load
     cores: int = 0
+    parsers: Parsers | None = None  # of vLLM
 
     @property
     def pool(self) -> tuple[str, str, str, int, int]:
@@ -113,10 +116,18 @@ def _refusal(wanted: Wanted, bay: Bay, options: PlanOptions) -> Misfit | None:
     if cpu and bay.asked_only and not (request.hosts and (request.cpu or request.accelerator == "cpu")):
         settings = (("hosts", (*request.hosts, HERE)), ("accelerator", "cpu"))
         return Misfit(f"{name} does not take the processors that feed GPUs", NO_SETTING, 3, settings=settings)
-    engine = _engine(wanted, bay)
+    engine = engine_for(wanted, bay, options)
     if not available(engine, bay.vendor, options):
         key = "engine" if request.engine is not None else "quantization"
         return _wish(f"{name} needs engine {engine}, which nothing here runs on {kind}", key)
+    if request.kv_cache_dtype is not None and (engine != "vllm" or request.kv_cache_dtype not in bay.device.flops):
+        text = f"{name} asks for kv_cache_dtype {request.kv_cache_dtype}, which {engine} on {kind} does not support"
+        return _wish(text, "kv_cache_dtype")
+    for key in ONLY_VLLM:
+        if getattr(request, key) and engine != "vllm":
+            return _wish(f"{name} asks for {key}, which {engine} does not support", key)
+    if request.tools and engine == "vllm" and not _parsers(request).get("tool_call_parser"):
+        return _wish(f"{name} asks for tools, and vLLM has no parser for it: {parsers_for(request).reason}", "tools")
     build = build_of(engine, bay.vendor)
     if cpu and build is not None and build.isa and not set(build.isa) & set(bay.isa):
         return Misfit(f"{name} cannot run on {bay.label}, which has {NO_ISA}", ISA_CHANGE, 3)
@@ -151,13 +162,27 @@ def _refused_format(wanted: Wanted, bay: Bay, engine: str) -> Misfit | None:
     return _wish(text, "quantization")
 
 
-def _engine(wanted: Wanted, bay: Bay) -> str:
-    if wanted.request.engine is not None:
-        return wanted.request.engine
-    quantization = wanted.planned.quantization
-    if quantization is not None and "vllm" not in QUANTIZATIONS[quantization].engines:
-        return QUANTIZATIONS[quantization].engines[0]
-    return "vllm"
+def engine_for(wanted: Wanted, bay: Bay, options: PlanOptions) -> str:
+    """The engine that is asked for, or the fastest of those that do what is asked (docs/engines.md has figures).
+
+    Where none does, the first: the refusal is about it.
+    """
+    request, quantization = wanted.request, wanted.planned.quantization
+    if request.engine is not None:
+        return request.engine
+    names = ("vllm",) if quantization is None else QUANTIZATIONS[quantization].engines
+    only_vllm = request.engine_args or request.kv_cache_dtype or any(getattr(request, key) for key in ONLY_VLLM)
+    if bay.vendor == "cpu" and quantization is None and not only_vllm:
+        # With AMX nothing was measured; vLLM has kernels for it.
+        names = ("vllm", "openvino") if "amx_bf16" in bay.isa else ("openvino", "vllm")
+    return next((name for name in names if _runs(name, bay, options)), names[0])
+
+
+def _runs(engine: str, bay: Bay, options: PlanOptions) -> bool:
+    build = build_of(engine, bay.vendor)
+    if build is None or not available(engine, bay.vendor, options):
+        return False
+    return not build.isa or bool(set(build.isa) & set(bay.isa))
 
 
 def _sizes(wanted: Wanted, bay: Bay) -> list[int]:
@@ -183,7 +208,9 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
             return whole  # all of them together hold too little: that is the better reason
         text = f"{wanted.name} asks for tensor_parallel_size {size}, the host has {bay.label}"
         return Misfit(text, NO_SETTING, 2, settings=(("tensor_parallel_size", max(_divisors(wanted, bay))),))
-    engine = _engine(wanted, bay)
+    if refusal := _refused_beside(wanted, size, stages):
+        return refusal
+    engine = engine_for(wanted, bay, options)
     build = build_of(engine, bay.vendor)
     if build is None:
         raise ValueError(f"{engine} on {bay.vendor} has passed without a build")
@@ -192,18 +219,29 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
     if size > max(len(island) for island in bay.islands):
         device = replace(device, link="pcie", link_bandwidth=device.pcie_bandwidth)
     dtype = "float32" if engine in CPU_QUANTIZATION else _dtype(wanted, bay)  # of all but the quantised weights
-    deployment = Deployment(wanted.shape, dtype, quantization, engine, size, stages)
+    kept = wanted.request.kv_cache_dtype
+    deployment = Deployment(
+        wanted.shape,
+        dtype,
+        quantization,
+        engine,
+        size,
+        stages,
+        kv_cache_dtype=kept,
+        draft=wanted.draft,
+        **_places(wanted.request),
+    )
     chosen = None
     if cpu:
         limits = cpu_limits(wanted, deployment, bay, options)
     else:
         cache_tokens = partial(gpu_cache_tokens, wanted, deployment, bay)
         chosen = batching(
-            deployment, device, options, cache_tokens, wanted.request.max_num_seqs, wanted.request.engine_args
+            deployment, device, options, cache_tokens, wanted.request.max_num_seqs, _parsers(wanted.request)
         )
         deployment = replace(deployment, stream_interval=chosen.stream_interval)
         limits = gpu_limits(wanted, deployment, bay, chosen.max_num_seqs, chosen.max_num_batched_tokens)
-    if isinstance(limits, Misfit) and engine == "vllm" and deployment.dtype != wanted.planned.dtype:
+    if isinstance(limits, Misfit) and engine in ("vllm", "openvino") and deployment.dtype != wanted.planned.dtype:
         deployment = replace(deployment, dtype=wanted.planned.dtype)
         limits = cpu_limits(wanted, deployment, bay, options)
     if isinstance(limits, Misfit):
@@ -212,7 +250,7 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
         single = expect(deployment, device, 1, options.prompt_tokens, options.output_tokens)
         slow = single.time_per_output_token_s
         if slow > table.SLOWEST_TOKEN.value and not wanted.request.cpu and wanted.request.accelerator != "cpu":
-            size_gb = wanted.shape.streamed_bytes(deployment.dtype, quantization) / GB
+            size_gb = deployment.streamed_bytes / GB
             text = (
                 f"{wanted.name} would take {slow:.2f} s a token there: {size_gb:.0f} GB are read for each, at "
                 f"{device.bandwidth / GB:.0f} GB/s of memory bandwidth"
@@ -238,7 +276,30 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
         capacity=capacity,
         score=round(speed / capacity * 1e9, 6),
         cores=bay.unit_cores,
+        parsers=parsers_for(wanted.request) if engine == "vllm" else None,
     )
+
+
+def _refused_beside(wanted: Wanted, size: int, stages: int) -> Misfit | None:
+    """What of a draft model and adapters a replica of this size cannot have."""
+    for key in ("draft", "lora_adapters"):
+        if getattr(wanted.request, key) and stages > 1:
+            return _wish(f"{wanted.name} asks for {key}, which a replica over several hosts does not support", key)
+    if wanted.draft is not None and not splits(wanted.draft, size):
+        return _wish(f"the draft of {wanted.name} cannot be split into {size} parts, as the model is", "draft")
+    return None
+
+
+def _places(request: ModelRequest) -> dict[str, int]:
+    """How many adapters are in memory at once, and of which rank: all of them, unless ``engine_args`` say otherwise."""
+    args = request.engine_args
+    rank = int(args.get("max_lora_rank", lora_rank(request)))
+    return {"adapters": int(args.get("max_loras", len(request.lora_adapters))) if rank else 0, "adapter_rank": rank}
+
+
+def _parsers(request: ModelRequest) -> dict[str, Any]:
+    """``engine_args`` with the parsers of the model's family, where they name none."""
+    return {**parsers_for(request).arguments, **request.engine_args}
 
 
 def _dtype(wanted: Wanted, bay: Bay) -> str:
@@ -246,7 +307,8 @@ def _dtype(wanted: Wanted, bay: Bay) -> str:
 
     That costs more than reading twice the bytes: see CPU_FLOPS[avx2_bfloat16].
     """
-    free = wanted.request.dtype is None and wanted.planned.quantization is None
+    quantization = wanted.planned.quantization
+    free = wanted.request.dtype is None and (quantization is None or QUANTIZATIONS[quantization].online)
     emulated = bay.vendor == "cpu" and bay.device.flops["bfloat16"] < bay.device.flops["float32"]
     return "float32" if free and emulated else wanted.planned.dtype
 
@@ -262,6 +324,10 @@ def _engine_args(wanted: Wanted, deployment: Deployment, bay: Bay, chosen: Batch
     args: dict[str, Any] = {}
     if deployment.engine in CPU_QUANTIZATION:
         args["quantization"] = deployment.quantization
+    elif deployment.engine == "openvino":
+        args["dtype"] = deployment.dtype
+        if deployment.quantization is not None:
+            args["quantization"] = deployment.quantization
     elif deployment.engine == "vllm" and bay.vendor == "cpu":
         args["enforce_eager"] = True  # compiled kernels answered wrongly on some AVX-512 processors
     elif deployment.engine == "vllm":
@@ -271,9 +337,33 @@ def _engine_args(wanted: Wanted, deployment: Deployment, bay: Bay, chosen: Batch
         args["stream_interval"] = chosen.stream_interval
     if deployment.engine == "vllm" and deployment.dtype != wanted.planned.dtype:
         args["dtype"] = deployment.dtype
+    if deployment.kv_cache_dtype is not None:
+        args["kv_cache_dtype"] = deployment.kv_cache_dtype
+    if deployment.engine == "vllm" and wanted.request.prefix_caching is not None:
+        args["enable_prefix_caching"] = wanted.request.prefix_caching
+    if deployment.engine == "vllm" and wanted.request.speculative_tokens is not None:
+        # vLLM's own example of n-gram speculation looks at no more than four tokens (docs, "Speculative decoding").
+        guess = {"method": "ngram", "num_speculative_tokens": wanted.request.speculative_tokens, "prompt_lookup_max": 4}
+        args["speculative_config"] = guess
+    if deployment.engine == "vllm":
+        args.update(_beside_args(wanted.request))
+        args.update(parsers_for(wanted.request).arguments)
     if deployment.pipeline_parallel_size > 1:
         args["pipeline_parallel_size"] = deployment.pipeline_parallel_size
     args.update(wanted.request.engine_args)
+    return args
+
+
+def _beside_args(request: ModelRequest) -> dict[str, Any]:
+    """What tells vLLM of a draft model and adapters; where they lie on a host, ``serving.ray_serve`` adds."""
+    args: dict[str, Any] = {}
+    if request.draft is not None:
+        args["speculative_config"] = {"method": "draft_model", "num_speculative_tokens": request.draft.tokens}
+    if request.lora_adapters:
+        places = _places(request)
+        args |= {"enable_lora": True, "max_loras": places["adapters"], "max_lora_rank": places["adapter_rank"]}
+        if places["adapters"] < len(request.lora_adapters):
+            args["max_cpu_loras"] = len(request.lora_adapters)
     return args
 
 
@@ -285,6 +375,7 @@ def _short_of_ram(wanted: Wanted, fit: Fit, host: HostShape) -> Misfit:
 
 def want(request: ModelRequest, shape: ModelShape) -> Wanted:
     """Fill in what the request leaves out: the model's own context, bfloat16, the checkpoint's quantisation."""
+    draft = draft_shape_of(request)
     quantization = request.quantization or shape.quantization
     dtype = normal_dtype(request.dtype) if request.dtype else "bfloat16"
     if quantization in ("awq", "gptq") and request.dtype is None:
@@ -297,10 +388,41 @@ def want(request: ModelRequest, shape: ModelShape) -> Wanted:
         quantization=quantization,
         parameters=shape.parameters,
         weight_bytes=shape.weight_bytes(dtype, quantization),
-        kv_bytes_per_token=shape.kv_bytes_per_token(dtype),
+        kv_bytes_per_token=shape.kv_bytes_per_token(request.kv_cache_dtype or dtype),
         chat=request.chat,
         folder=weights_folder(request.name),
         backend=backend_name(request.name),
     )
+    planned = replace(planned, beside=(*_adapters(request, shape, planned), *_draft(request, draft, dtype)))
     least = max(request.min_replicas, len(request.engines))
-    return Wanted(replace(request, min_replicas=least), shape, planned)
+    return Wanted(replace(request, min_replicas=least), shape, planned, draft)
+
+
+def _adapters(request: ModelRequest, shape: ModelShape, planned: PlannedModel) -> list[Beside]:
+    return [
+        Beside(
+            name=one.name,
+            model=request.name,
+            kind="adapter",
+            source=one.source,
+            # As if in float32 and on every linear layer, the most that a file of this rank has.
+            weight_bytes=4 * shape.adapter_parameters(one.rank or 0),
+            folder=weights_folder(one.name),
+            config="adapter_config.json",
+            rank=one.rank or 0,
+            context=planned.context,
+            backend=planned.backend,
+        )
+        for one in request.lora_adapters
+    ]
+
+
+def _draft(request: ModelRequest, shape: ModelShape | None, dtype: str) -> list[Beside]:
+    if request.draft is None or shape is None:
+        return []
+    # No model's name has a plus sign.
+    name = f"{request.name}+draft"
+    folder = weights_folder(name)
+    return [
+        Beside(name, request.name, "draft", request.draft.source, shape.weight_bytes(dtype, shape.quantization), folder)
+    ]

@@ -25,6 +25,7 @@ class Wanted:
     request: ModelRequest
     shape: ModelShape
     planned: PlannedModel
+    draft: ModelShape | None = None
 
     @property
     def name(self) -> str:
@@ -57,7 +58,7 @@ def gpu_cache(wanted: Wanted, deployment: Deployment, bay: Bay, requests: int, s
     vLLM takes its share of each accelerator and gives what is left to the KV cache.
     """
     size, stages = deployment.tensor_parallel_size, deployment.pipeline_parallel_size
-    weights = wanted.shape.weight_bytes(deployment.dtype, deployment.quantization) // (size * stages)
+    weights = deployment.held_bytes // (size * stages)
     overhead = table.GPU_CONTEXT.value + table.GPU_GRAPHS.value
     overhead += table.GPU_COLLECTIVES.value if size * stages > 1 else 0
     overhead += activation_bytes(wanted.shape, size, step_tokens, requests)
@@ -70,7 +71,7 @@ def gpu_cache_tokens(wanted: Wanted, deployment: Deployment, bay: Bay, requests:
     left, _ = gpu_cache(wanted, deployment, bay, requests, step_tokens)
     asked = wanted.request.kv_cache_gib
     cache = left if asked is None else min(left, int(asked * GIB) // devices)
-    return max(0, cache) // kv_bytes_on_device(wanted.shape, deployment)
+    return max(0, cache) // kv_bytes_on_device(deployment)
 
 
 def gpu_limits(wanted: Wanted, deployment: Deployment, bay: Bay, requests: int, step_tokens: int) -> Limits | Misfit:
@@ -78,7 +79,7 @@ def gpu_limits(wanted: Wanted, deployment: Deployment, bay: Bay, requests: int, 
     request, context = wanted.request, wanted.planned.context
     devices = deployment.tensor_parallel_size * deployment.pipeline_parallel_size
     left, overhead = gpu_cache(wanted, deployment, bay, requests, step_tokens)
-    token = kv_bytes_on_device(wanted.shape, deployment)
+    token = kv_bytes_on_device(deployment)
     cache = left if request.kv_cache_gib is None else int(request.kv_cache_gib * GIB) // devices
     if cache > left or cache < context * token:
         return _short_of_memory(wanted, deployment, bay, max(context * token, min(cache, 1 << 60)), left, overhead)
@@ -94,22 +95,30 @@ def gpu_limits(wanted: Wanted, deployment: Deployment, bay: Bay, requests: int, 
     )
 
 
-def kv_bytes_on_device(shape: ModelShape, deployment: Deployment) -> int:
+def kv_bytes_on_device(deployment: Deployment) -> int:
     """Bytes of KV cache a token takes on each accelerator: heads are divided, but one at least lies on each."""
-    heads = max(1, shape.kv_heads // deployment.tensor_parallel_size)
-    whole = shape.kv_bytes_per_token(deployment.dtype)
-    return whole * heads // shape.kv_heads // deployment.pipeline_parallel_size
+    dtype, total = deployment.kv_cache_dtype or deployment.dtype, 0
+    for shape in (deployment.shape, *([deployment.draft] if deployment.draft else ())):
+        heads = max(1, shape.kv_heads // deployment.tensor_parallel_size)
+        total += shape.kv_bytes_per_token(dtype) * heads // shape.kv_heads
+    return total // deployment.pipeline_parallel_size
+
+
+def weights_in_words(deployment: Deployment) -> str:
+    """How much memory the weights take, in which form, and what beside the model's is in that."""
+    form = deployment.quantization or deployment.dtype
+    also = [name for name, there in (("the draft model", deployment.draft), ("adapters", deployment.adapters)) if there]
+    more = f" (with {deployment.beside_bytes / GB:.1f} GB for {' and '.join(also)})" if also else ""
+    return f"{deployment.held_bytes / GB:.1f} GB at {form}{more}"
 
 
 def _short_of_memory(wanted: Wanted, deployment: Deployment, bay: Bay, cache: int, left: int, overhead: int) -> Misfit:
     devices = deployment.tensor_parallel_size * deployment.pipeline_parallel_size
-    weights = wanted.shape.weight_bytes(deployment.dtype, deployment.quantization)
-    form = deployment.quantization or deployment.dtype
-    need = weights + (cache + overhead) * devices
+    need = deployment.held_bytes + (cache + overhead) * devices
     have = gpu_memory(bay.device) * devices
     used = f"{devices}x {bay.device.kind}"
     text = (
-        f"{wanted.name} needs {weights / GB:.1f} GB at {form}, {cache * devices / GB:.1f} GB of KV cache for "
+        f"{wanted.name} needs {weights_in_words(deployment)}, {cache * devices / GB:.1f} GB of KV cache for "
         f"{wanted.planned.context} tokens and {overhead * devices / GB:.1f} GB of overhead; {used} "
         f"{'has' if devices == 1 else 'have'} {have / GB:.1f} GB to give and lacks {(need - have) / GB:.1f} GB"
     )
@@ -124,9 +133,9 @@ def _short_of_memory(wanted: Wanted, deployment: Deployment, bay: Bay, cache: in
 def smaller(misfit: Misfit, wanted: Wanted, room: float, deployment: Deployment, vendor: str) -> Misfit:
     """The misfit with what makes the model fit into ``room`` bytes."""
     shape, context = wanted.shape, wanted.planned.context
-    weights = shape.weight_bytes(deployment.dtype, deployment.quantization)
-    token = shape.kv_bytes_per_token(deployment.dtype)
-    least = shape.weight_bytes(deployment.dtype, "awq")
+    weights, beside = deployment.held_bytes, deployment.beside_bytes
+    token = deployment.held_kv_bytes
+    least = shape.weight_bytes(deployment.dtype, "awq") + beside
     if least + min(context, 4096) * token <= room:
         misfit = replace(misfit, change=f"use a checkpoint quantised to 4 bit ({least / GB:.1f} GB)")
     else:
@@ -135,7 +144,7 @@ def smaller(misfit: Misfit, wanted: Wanted, room: float, deployment: Deployment,
         shorter = min(context - 1, int((room - weights) // token)) // 1024 * 1024
         return replace(misfit, settings=(("context", shorter),))
     for method in QUANTIZATIONS.values() if deployment.quantization is None else ():
-        size = shape.weight_bytes(deployment.dtype, method.name)
+        size = shape.weight_bytes(deployment.dtype, method.name) + beside
         usable = method.online and vendor in method.vendors and deployment.engine in method.engines
         if usable and size + min(context, 4096) * token <= room:
             return replace(misfit, settings=(("quantization", method.name),), note=f"({size / GB:.1f} GB)")
@@ -145,8 +154,8 @@ def smaller(misfit: Misfit, wanted: Wanted, room: float, deployment: Deployment,
 def cpu_limits(wanted: Wanted, deployment: Deployment, bay: Bay, options: PlanOptions) -> Limits | Misfit:
     """Memory of a CPU replica: weights, the engine's process, and a KV cache in whole GiB (vLLM's unit there)."""
     request, shape, context = wanted.request, wanted.shape, wanted.planned.context
-    weights = shape.weight_bytes(deployment.dtype, deployment.quantization)
-    token = shape.kv_bytes_per_token(deployment.dtype)
+    weights = deployment.held_bytes
+    token = deployment.held_kv_bytes
     batching, whole_gib = deployment.engine in BATCHING_ENGINES, deployment.engine == "vllm"
     asked = request.max_num_seqs or (32 if batching else 1)
     process = int(table.CPU_ENGINE_PROCESS.value) + activation_bytes(shape, 1, 2048 if batching else 512, asked)
@@ -159,10 +168,9 @@ def cpu_limits(wanted: Wanted, deployment: Deployment, bay: Bay, options: PlanOp
     memory = weights + process + cache
     ray = int(table.RAY_PROCESSES.value)
     if memory + ray > bay.device.memory or cache < context * token:
-        form = deployment.quantization or deployment.dtype
         lack = memory + ray - bay.device.memory
         text = (
-            f"{wanted.name} needs {weights / GB:.1f} GB at {form}, {cache / GB:.1f} GB of KV cache and "
+            f"{wanted.name} needs {weights_in_words(deployment)}, {cache / GB:.1f} GB of KV cache and "
             f"{(process + ray) / GB:.1f} GB for the engine and Ray; {bay.unit_cores} cores have "
             f"{bay.device.memory / GB:.1f} GB of RAM to give and lack {lack / GB:.1f} GB"
         )

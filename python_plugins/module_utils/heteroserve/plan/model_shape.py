@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .checkpoints import checkpoint_format
+from .rope import context_of
+
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 DTYPE_NAMES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
 
@@ -24,6 +27,7 @@ class Quantization:
     online: bool  # the engine can quantise an ordinary checkpoint while loading
     vendors: tuple[str, ...]  # whose accelerators have kernels for it
     source: str
+    stored: bool = True  # a checkpoint can be in this format
 
 
 # Bits a weight: the stored integer plus scales (and zero points) divided by the group they serve.
@@ -40,11 +44,34 @@ QUANTIZATIONS: dict[str, Quantization] = {
         Quantization(
             "compressed-tensors", 8.0, ("vllm",), False, ("nvidia", "amd", "cpu"), "bits stand in the checkpoint"
         ),
-        Quantization("bitsandbytes", 4.5, ("vllm",), True, ("nvidia",), "NF4, a 32 bit scale for 64 weights"),
+        Quantization("quark", 8.0, ("vllm",), False, ("nvidia", "amd"), "AMD's FP8 checkpoints; vLLM docs, AMD Quark"),
+        Quantization(
+            "modelopt", 8.0, ("vllm",), False, ("nvidia", "amd"), "NVIDIA's FP8 checkpoints; vLLM docs, ModelOpt"
+        ),
+        Quantization(
+            "modelopt_fp4", 4.5, ("vllm",), False, ("nvidia", "amd"), "NVFP4: 4 bit, an 8 bit scale for 16 weights"
+        ),
+        Quantization(
+            "modelopt_mxfp8", 8.25, ("vllm",), False, ("nvidia", "amd"), "8 bit, an 8 bit scale for 32 weights"
+        ),
+        Quantization(
+            "modelopt_mixed", 8.0, ("vllm",), False, ("nvidia", "amd"), "FP8 and NVFP4 layers: counted as FP8"
+        ),
+        Quantization(
+            "inc", 4.156, ("vllm",), False, ("nvidia", "amd", "cpu"), "AutoRound; bits stand in the checkpoint"
+        ),
+        Quantization("mxfp8", 8.25, ("vllm",), True, ("nvidia", "amd"), "8 bit, an 8 bit scale for 32 weights"),
+        Quantization("fp8_per_tensor", 8.0, ("vllm",), True, ("nvidia", "amd"), "one scale a tensor", False),
+        Quantization("fp8_per_block", 8.0, ("vllm",), True, ("nvidia", "amd"), "one scale for 128 x 128", False),
+        Quantization("fp8_per_channel", 8.0, ("vllm",), True, ("nvidia", "amd"), "one scale an output", False),
         Quantization("sym_int8", 8.5, ("bigdl",), True, ("cpu",), "ggml q8_0: a 16 bit scale for 32 weights"),
         Quantization("sym_int4", 4.5, ("bigdl",), True, ("cpu",), "ggml q4_0: a 16 bit scale for 32 weights"),
-        Quantization("int8", 9.25, ("onnx",), True, ("cpu",), "MatMulNBits, per 32: 32 bit scale, 8 bit zero"),
-        Quantization("int4", 5.125, ("onnx",), True, ("cpu",), "MatMulNBits, per 32: 32 bit scale, 4 bit zero"),
+        Quantization(
+            "int8", 9.25, ("openvino", "onnx"), True, ("cpu",), "MatMulNBits, per 32: 32 bit scale, 8 bit zero"
+        ),
+        Quantization(
+            "int4", 5.125, ("openvino", "onnx"), True, ("cpu",), "MatMulNBits, per 32: 32 bit scale, 4 bit zero"
+        ),
     )
 }
 
@@ -68,6 +95,12 @@ class ModelShape:
     quantization_bits: float | None = None  # bits a weight of that checkpoint, scales included
     attention_bias: bool = False
     mlp_bias: bool = False
+    longest: int = 0  # context that may be asked for where that is more than ``context``
+
+    @property
+    def most(self) -> int:
+        """The longest context that an engine takes for it."""
+        return max(self.context, self.longest)
 
     @property
     def linear_parameters_per_layer(self) -> int:
@@ -128,7 +161,23 @@ class ModelShape:
 
     def kv_bytes_per_token(self, dtype: str) -> int:
         """Bytes of keys and values that one token of context takes, all layers together."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * DTYPE_BYTES[dtype]
+        width = 1 if dtype == "fp8" else DTYPE_BYTES[dtype]
+        return 2 * self.layers * self.kv_heads * self.head_dim * width
+
+    def lora_bytes(self, rank: int, dtype: str, parts: int = 1) -> int:
+        """Bytes that one adapter's place takes on each of ``parts`` accelerators.
+
+        vLLM keeps room for both matrices of every linear layer. It divides what the layer itself divides: the rows of
+        q, k, v, gate and up, the columns of o and down (vllm/lora/layers, without fully_sharded_loras).
+        """
+        query, key_value = self.heads * self.head_dim, max(self.kv_heads, parts) * self.head_dim
+        wide = 5 * self.hidden + (query + 2 * key_value + 2 * self.intermediate) // parts
+        narrow = 2 * self.hidden + (query + self.intermediate) // parts
+        return self.layers * rank * (wide + narrow) * DTYPE_BYTES[dtype]
+
+    def adapter_parameters(self, rank: int) -> int:
+        """Weights of an adapter with this rank on every linear layer: what its file has at most."""
+        return self.lora_bytes(rank, "bfloat16") // 2
 
     def attention_flops(self, context: int) -> int:
         """Floating point operations of attention for one token that looks back on ``context`` tokens."""
@@ -150,12 +199,15 @@ def shape_from_config(config: dict[str, Any], name: str = "model") -> ModelShape
     Raises ``ValueError`` naming the key at fault, also for an architecture whose size this module cannot count.
     """
     architectures = config.get("architectures") or ["LlamaForCausalLM"]
-    if config.get("model_type", "llama") != "llama" or "LlamaForCausalLM" not in architectures:
-        found = config.get("model_type") or architectures[0]
-        raise ValueError(f"config.json of {name}: found model type {found!r}, expected 'llama'")
+    if config.get("model_type", "llama") != "llama":
+        raise ValueError(f"config.json of {name}: found model type {config['model_type']!r}, expected 'llama'")
+    if "LlamaForCausalLM" not in architectures:
+        raise ValueError(f"config.json of {name}: found architecture {architectures[0]!r}, expected 'LlamaForCausalLM'")
     heads = _whole(config, "num_attention_heads", name)
     hidden = _whole(config, "hidden_size", name)
-    method, bits = _checkpoint_quantization(config.get("quantization_config") or {}, name)
+    read = {item.name: item.bits for item in QUANTIZATIONS.values() if item.stored and "vllm" in item.engines}
+    method, bits = checkpoint_format(config, name, read)
+    context, longest = context_of(config, name)
     stored = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
     return ModelShape(
         name=name,
@@ -166,7 +218,8 @@ def shape_from_config(config: dict[str, Any], name: str = "model") -> ModelShape
         head_dim=int(config.get("head_dim") or hidden // heads),
         intermediate=_whole(config, "intermediate_size", name),
         vocab=_whole(config, "vocab_size", name),
-        context=_context(config),
+        context=context,
+        longest=longest if longest > context else 0,
         tied=bool(config.get("tie_word_embeddings", False)),
         dtype=normal_dtype(stored),
         quantization=method,
@@ -200,40 +253,3 @@ def _whole(config: dict[str, Any], key: str, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         raise ValueError(f"config.json of {name}: {key}: found {value!r}, expected a positive number")
     return value
-
-
-def _context(config: dict[str, Any]) -> int:
-    """Positions that the model knows; linear and dynamic rope scaling stretch them, llama3 scaling is counted in."""
-    positions = int(config.get("max_position_embeddings") or 2048)
-    scaling = config.get("rope_scaling") or {}
-    if scaling.get("type", scaling.get("rope_type")) in ("linear", "dynamic", "yarn"):
-        return int(positions * float(scaling.get("factor", 1)))
-    return positions
-
-
-def _checkpoint_quantization(config: dict[str, Any], name: str) -> tuple[str | None, float | None]:
-    """Method and bits a weight of a quantised checkpoint, from its ``quantization_config``."""
-    if not config:
-        return None, None
-    method = str(config.get("quant_method", ""))
-    if method in ("gptq", "awq"):
-        bits = int(config.get("bits") or config.get("w_bit") or 4)
-        group = int(config.get("group_size") or config.get("q_group_size") or 128)
-        return method, bits + ((16 + bits) / group if group > 0 else 0.0)
-    if method == "fp8":
-        return "fp8", 8.0
-    if method == "bitsandbytes":
-        return method, 4.5 if config.get("load_in_4bit") or config.get("_load_in_4bit") else 8.0
-    if method == "compressed-tensors":
-        return method, _compressed_bits(config)
-    known = "gptq, awq, fp8, bitsandbytes, compressed-tensors"
-    raise ValueError(f"config.json of {name}: quant_method: found {method!r}, expected one of {known}")
-
-
-def _compressed_bits(config: dict[str, Any]) -> float:
-    groups = config.get("config_groups") or {}
-    first: dict[str, Any] = next(iter(groups.values()), {})
-    weights = first.get("weights") or {}
-    bits = int(weights.get("num_bits") or 8)
-    group = weights.get("group_size")
-    return bits + (16 / int(group) if group and int(group) > 0 else 0.0)

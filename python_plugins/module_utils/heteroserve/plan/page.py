@@ -147,7 +147,7 @@ def _host(name: str, entry: HostEntry, cells: list[Cell], colours: dict[str, str
         owner = _owners(name, cells)
         parts += [_tile(item, owner.get(item.index), colours, number, top) for number, item in enumerate(accelerators)]
     else:
-        parts.append(_sockets(entry, on_cpu, colours, top))
+        parts.append(_nodes(entry, on_cpu, colours, top))
     line = top + rows * TILE + 11
     if not cells:
         what = f"{len(accelerators)}x {accelerators[0].model}" if accelerators else entry.hardware.cpu.model
@@ -200,18 +200,18 @@ def _tile(item: Accelerator, owner: tuple[Cell, int] | None, colours: dict[str, 
     )
 
 
-def _sockets(entry: HostEntry, cells: list[Cell], colours: dict[str, str], top: int) -> str:
-    """Processors as bars, one a socket, coloured where a CPU cell runs."""
-    sockets = max(1, entry.hardware.cpu.sockets)
-    width = (RACK_WIDTH - 40 - 4 * (sockets - 1)) / sockets
+def _nodes(entry: HostEntry, cells: list[Cell], colours: dict[str, str], top: int) -> str:
+    """Processors as bars, one a NUMA node, coloured where a CPU cell runs."""
+    nodes = entry.hardware.cpu.domains
+    width = (RACK_WIDTH - 40 - 4 * (nodes - 1)) / nodes
     replicas = [(cell, one) for cell in cells for one in cell.replicas]
     parts = []
-    for socket in range(sockets):
-        own = [cell for cell, one in replicas if one.numa_node in (None, socket)]
-        x = 20 + socket * (width + 4)
+    for node in range(nodes):
+        own = [cell for cell, one in replicas if one.numa_node in (None, node)]
+        x = 20 + node * (width + 4)
         fill = f'fill="{colours[own[0].model]}"' if own else 'class="idle"'
         text = "on" if own else "soft"
-        cores = entry.hardware.cpu.cores // sockets
+        cores = entry.hardware.cpu.cores // nodes
         parts.append(
             f'<rect {fill} x="{x:g}" y="{top}" width="{width:g}" height="{TILE - 4}" rx="4"/>'
             f'<text class="{text}" x="{x + width / 2:g}" y="{top + 19}" text-anchor="middle">{cores} cores</text>'

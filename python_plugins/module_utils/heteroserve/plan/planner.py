@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from ..common.names import natural
+from ..facts.described import recognised
 from ..inventory.models import ModelRequest
 from . import efficiencies as table
 from .allocate import Board, HostState, Options, missing_engines, place_fairly, place_minimum
@@ -20,15 +21,16 @@ from .builds import build_named, obtainable
 from .cells import make_cells
 from .explain import Survey, host_reasons, make_advice, make_pools, model_reasons
 from .fit import STAGES, Fit, fits, want
+from .handover import followed
 from .memory import Wanted
 from .model_shape import ModelShape
 from .remedies import fault_as_misfit, remedy
-from .request import HostEntry, PlanOptions, PlanRequest, faults_of, shape_of
+from .request import HostEntry, PlanOptions, PlanRequest, card_for, draft_shape_of, fault_of_rank, faults_of, shape_of
 from .schema import Cell, GatewayPlan, Placement, Plan, Reason
 
 __all__ = ["HostEntry", "ModelRequest", "PlanOptions", "PlanRequest", "make_plan"]
 
-SPLITS = (1, 2, 4, 8)  # replicas that may share a processor socket where models outnumber sockets
+SPLITS = (1, 2, 4, 8)  # replicas that may share a NUMA node where models outnumber nodes
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ def make_plan(request: PlanRequest) -> Plan:
     if not request.options.builds:
         builds = obtainable(request.runtime, request.options.provided)
         request = replace(request, options=replace(request.options, builds=builds))
+    hosts = {
+        name: replace(entry, hardware=recognised(entry.hardware, request.cards))
+        for name, entry in request.hosts.items()
+    }
+    request = replace(request, hosts=hosts)
     wanted, faulty = _wanted(request)
     attempt = _attempt(request, wanted, SPLITS[0])
     for split in SPLITS[1:]:
@@ -73,7 +80,7 @@ def make_plan(request: PlanRequest) -> Plan:
     longest = max((item.planned.context for item in placed), default=0)
     return Plan(
         runtime=request.runtime,
-        models=tuple(item.planned for item in placed),
+        models=tuple(replace(item.planned, described_by=_described(item, request)) for item in placed),
         pools=make_pools(cells, board, request.options),
         cells=cells,
         gateway=GatewayPlan(tuple(request.gateways), _body_bytes(longest)),
@@ -86,8 +93,18 @@ def make_plan(request: PlanRequest) -> Plan:
     )
 
 
+def _described(item: Wanted, request: PlanRequest) -> str:
+    """Where a model's shape comes from; a card in place of the hub's own word says why."""
+    if origin := request.described.get(item.name):
+        return origin
+    if item.request.config is not None:
+        return "config.json"
+    problem = request.problems.get(item.name)
+    return f"card {card_for(item.request)}" + (f": {problem}" if problem else "")
+
+
 def _body_bytes(context: int) -> int:
-    """The longest request body: a prompt of the whole context and 16 KiB of other keys, in pages of 4 KiB."""
+    """Of a request whose prompt fills the context with plain text, and 16 KiB of other keys, in pages of 4 KiB."""
     return -(-(int(context * table.BODY_BYTES_PER_TOKEN.value) + 16384) // 4096) * 4096
 
 
@@ -107,10 +124,14 @@ def _wanted(request: PlanRequest) -> tuple[list[Wanted], list[_Faulty]]:
     for model in sorted(request.models, key=lambda item: natural(item.name)):
         try:
             shape = shape_of(model)
+            draft_shape_of(model)
         except ValueError as fault:
-            faulty.append(_Faulty(model, str(fault)))
+            problem = request.problems.get(model.name, "")
+            faulty.append(_Faulty(model, f"{fault} ({problem})" if problem else str(fault)))
             continue
-        text = faults_of(model, shape, request.options.builds) or _fault_of_hosts(model, request)
+        text = (
+            faults_of(model, shape, request.options.builds) or fault_of_rank(model) or _fault_of_hosts(model, request)
+        )
         if text is not None:
             faulty.append(_Faulty(model, text, shape))
             continue
@@ -162,14 +183,14 @@ def _attempt(request: PlanRequest, wanted: list[Wanted], split: int) -> _Attempt
 
 
 def _kept_splits(previous: Plan | None, request: PlanRequest) -> dict[str, int]:
-    """Into how many parts the running CPU replicas cut the sockets of their hosts."""
+    """Into how many parts the running CPU replicas cut the NUMA nodes of their hosts."""
     splits: dict[str, int] = {}
     for cell in previous.cells if previous else ():
         for one in cell.replicas:
             entry = request.hosts.get(one.hosts[0])
             if one.cores and entry is not None:
                 cpu = entry.hardware.cpu
-                cores = min(cpu.cores, entry.cores or cpu.cores) // max(1, cpu.sockets)
+                cores = min(cpu.cores, entry.cores or cpu.cores) // cpu.domains
                 splits[one.hosts[0]] = max(1, cores // one.cores)
     return splits
 
@@ -189,7 +210,8 @@ def _survey(
     for name in sorted(request.hosts, key=natural):
         entry = request.hosts[name]
         parts = max(split, kept.get(name, 1))
-        own = shape_of_host(entry, request.options, parts, name in ours, tuple(pins.get(name, ())))
+        pinned = tuple(pins.get(name, ()))
+        own = shape_of_host(entry, request.options, parts, name in ours, pinned, request.runtime, request.cards)
         shapes[name] = shared.setdefault(own, own)
     survey = Survey(list(shared), {}, {})
     for shape in survey.shapes:
@@ -227,6 +249,11 @@ def _keep(board: Board, previous: Plan, wanted: list[Wanted], survey: Survey, re
             states = [board.states[name] for name in placement.hosts if name in board.states]
             if len(states) != len(placement.hosts):
                 continue
+            hardware = tuple(request.hosts[name].hardware for name in placement.hosts)
+            devices = followed(placement.devices, placement.visible, hardware)
+            if devices is None:
+                continue
+            placement = replace(placement, devices=devices)
             fit = _same_fit(cell, placement, states, item, survey, request.options)
             if fit is None or any(state.ram < fit.limits.host_memory_bytes // fit.stages for state in states):
                 continue
@@ -264,15 +291,15 @@ def _same_indices(placement: Placement, fit: Fit, states: list[HostState]) -> tu
         return placement.devices if free else None
     seats = states[0].shape.bays[fit.bay].seats
     for index in states[0].free[fit.bay]:
-        socket, first = seats[index]
-        # A plan of before there was `first_core` names the socket only.
-        if placement.numa_node in (None, socket) and placement.first_core in (None, first):
+        node, first = seats[index]
+        # A plan of before there was `first_core` names the node only.
+        if placement.numa_node in (None, node) and placement.first_core in (None, first):
             return ((index,),)
     return None
 
 
 def _processors_are_short(attempt: _Attempt, wanted: list[Wanted]) -> bool:
-    """A model (or one of its engines) has no replica that processors could run: smaller parts of a socket may help."""
+    """A model (or one of its engines) has no replica that processors could run: smaller parts of a node may help."""
     without = {*_unplaced(attempt.board, wanted)}
     without |= {item.name for item in wanted if missing_engines(attempt.board, item)}
     return any(

@@ -39,6 +39,7 @@ class Ports:
         self.runtime = runtime
         self.base = options.port_base
         self.used: dict[str, set[int]] = defaultdict(set)
+        self.leaving: set[int] = set()
         self.next: dict[str, int] = defaultdict(lambda: self.base)
         for name, entry in hosts.items():
             for place in self._places([name]):
@@ -52,6 +53,11 @@ class Ports:
         for place in self._places(hosts):
             self.used[place] |= set(range(min(ports.values()), max(ports.values()) + 1))
 
+    def leave(self, ports: dict[str, int]) -> None:
+        """Avoid a removed cell's ports where there are others: under ``k3s`` it goes after the new cells have come."""
+        if self.runtime == "k3s":
+            self.leaving |= set(ports.values())
+
     def give(self, members: list[Replica]) -> dict[str, int]:
         """The next free block. Raises ``ValueError`` when there is none below 65536."""
         places = self._places({host for one in members for host in one.hosts})
@@ -59,9 +65,10 @@ class Ports:
         length = sum(names.values())
         if self.runtime == "ray":
             length = -(-length // BLOCK) * BLOCK
-        start = max(self.next[place] for place in places)
-        while any(port in self.used[place] for place in places for port in range(start, start + length)):
-            start += BLOCK if self.runtime == "ray" else length
+        start = self._free(places, length, self.leaving)
+        if start + length > LAST_PORT + 1:
+            self.leaving, self.next = set(), defaultdict(lambda: self.base)
+            start = self._free(places, length, self.leaving)
         if start + length > LAST_PORT + 1:
             raise ValueError(f"ports {self.base} to {LAST_PORT} are all taken: set a lower port_base")
         ports, port = {}, start
@@ -73,7 +80,15 @@ class Ports:
             ports["worker_max"] = start + length - 1
         for place in places:
             self.next[place] = start + length
+            self.used[place] |= set(range(start, start + length))
         return ports
+
+    def _free(self, places: list[str], length: int, avoided: set[int]) -> int:
+        """The first port of the next block that is not in use."""
+        start = max(self.next[place] for place in places)
+        while any(port in avoided | self.used[place] for place in places for port in range(start, start + length)):
+            start += BLOCK if self.runtime == "ray" else length
+        return start
 
     def _names(self, members: list[Replica]) -> dict[str, int]:
         """Ports by name and how many each stands for: two a replica, one for each Ray worker that there may be."""

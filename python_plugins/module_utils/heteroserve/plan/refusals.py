@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from ..common.names import node_name_fault
 from ..common.records import type_faults
+from ..facts.accelerators import CARDS, AcceleratorCard
 from ..facts.declared import hardware_of
+from ..facts.described import cards_of
 from ..inventory.models import ModelRequest
 from ..inventory.schema import Fault, Inventory
 from .builds import obtainable
@@ -16,7 +19,19 @@ from .request import PlanOptions, card_for, faults_of, host_limits, model_entry,
 
 def refusals(inventory: Inventory, builds: tuple[str, ...]) -> list[Fault]:
     """Faults of options, models and hosts. ``builds`` are those that the inventory's runtime has, see ``builds_of``."""
-    return [*_option_faults(inventory), *_models(inventory, builds), *_host_faults(inventory), *_node_names(inventory)]
+    cards, faults = _cards(inventory)
+    faults += [*_option_faults(inventory), *_models(inventory, builds), *_host_faults(inventory, cards)]
+    return faults + _node_names(inventory)
+
+
+def _cards(inventory: Inventory) -> tuple[dict[str, AcceleratorCard], list[Fault]]:
+    """Every card that there is, and what is wrong with those that the inventory describes."""
+    given = inventory.values.get("serving_plan_cards")
+    try:
+        return cards_of([one for one in given if isinstance(one, dict)] if isinstance(given, list) else []), []
+    except ValueError as error:
+        key, _, found = str(error).partition(": ")
+        return dict(CARDS), [Fault(inventory.place(key), key, found, "see docs/add-an-accelerator.md")]
 
 
 def builds_of(inventory: Inventory) -> tuple[str, ...]:
@@ -75,20 +90,20 @@ def _refusal(request: ModelRequest, builds: tuple[str, ...]) -> tuple[str, str, 
     return (key, found, "remove it or change it") if key and key != "engine" else None
 
 
-def _host_faults(inventory: Inventory) -> list[Fault]:
+def _host_faults(inventory: Inventory, cards: dict[str, AcceleratorCard]) -> list[Fault]:
     return [
         Fault(inventory.host_place(host, key), f"{host}: {key}", found, "see docs/inventory.md")
         for host, own in inventory.hosts.items()
-        for key, _, found in (error.partition(": ") for error in _errors(own))
+        for key, _, found in (error.partition(": ") for error in _errors(own, cards))
     ]
 
 
-def _errors(own: dict[str, Any]) -> Iterator[str]:
+def _errors(own: dict[str, Any], cards: dict[str, AcceleratorCard]) -> Iterator[str]:
     """What of a host's hardware and limits the plan cannot read, each as "KEY: what is wrong"."""
     limits = own.get("serving_limits") or {}
     read: list[tuple[Callable[[Any, str], object], Any, str]] = []
     if "hardware" in own:
-        read.append((hardware_of, own["hardware"], "hardware"))
+        read.append((partial(hardware_of, cards=cards), own["hardware"], "hardware"))
     read += [(host_limits, {key: own[key]}, "") for key in ("rack", "reserved_ports") if key in own]
     each = [{key: value} for key, value in limits.items()] if isinstance(limits, dict) else [limits]
     read += [(host_limits, one, "serving_limits") for one in each]

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..inventory.models import ModelRequest
+from ..inventory.models import DraftModel, ModelRequest
 from .bays import HostShape
 from .fit import HERE, NO_SETTING, fits, want
 from .memory import Misfit
 from .model_shape import ModelShape
-from .request import PlanOptions, faults_of
+from .request import PlanOptions, fault_of_rank, faults_of
 
 LONGEST = 8  # settings that are changed one after the other before it is given up
 
@@ -49,7 +49,7 @@ def remedy(
             break
         settings.update(new)
         changed = replace(request, **{key: _filled(key, value, host) for key, value in settings.items()})
-        if fault := faults_of(changed, shape, options.builds):
+        if fault := faults_of(changed, shape, options.builds) or fault_of_rank(changed):
             last = fault_as_misfit(fault)
             continue
         wanted = want(changed, shape)
@@ -84,7 +84,9 @@ def in_words(request: ModelRequest, settings: dict[str, Any]) -> str:
         if key == "hosts":
             parts.append("add the host to the model's `hosts`")
         elif value is None:
-            parts.append(f"remove `{key}: {_typed(getattr(request, key))}`")
+            was = getattr(request, key)
+            plain = not isinstance(was, (DraftModel, tuple))
+            parts.append(f"remove `{key}: {_typed(was)}`" if plain else f"remove `{key}`")
         else:
             parts.append(f"set `{key}: {_typed(value)}`" + (" or less" if key == "context" else ""))
     return " and ".join(parts)

@@ -18,6 +18,9 @@ def plan_report(plan: Plan) -> str:
     sections = [_headline(plan)]
     if plan.cells:
         sections += ["What runs where\n" + _cells_table(plan), "What to expect\n" + _pools_table(plan)]
+    if any(model.described_by for model in plan.models):
+        lines = (f"{model.name}: {model.described_by}" for model in plan.models)
+        sections.append("Where models are described\n" + "\n".join(_wrapped(line, "  ") for line in lines))
     missing = [reason for reason in plan.reasons if reason.kind == "model"]
     if missing:
         sections.append("Models that lack replicas\n" + _reasons(missing))

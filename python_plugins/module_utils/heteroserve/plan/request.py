@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..common.names import cell_prefix
 from ..common.records import bounded, from_dict
+from ..facts.accelerators import CARDS, AcceleratorCard
 from ..facts.hardware import Hardware
 from ..inventory.models import ModelRequest
 from .builds import engines_of
@@ -16,6 +17,7 @@ from .model_shape import QUANTIZATIONS, ModelShape, normal_dtype, shape_from_con
 from .schema import Plan
 
 RUNTIMES = ("ray", "k3s")
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has kernels for (MaxLoRARanks, vllm/config/lora.py)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ class PlanRequest:
     previous: Plan | None = None
     replan: bool = False  # true: running replicas may move
     options: PlanOptions = field(default_factory=PlanOptions)
+    described: Mapping[str, str] = field(default_factory=dict)  # where the shapes of models come from, by name
+    problems: Mapping[str, str] = field(default_factory=dict)  # why the hub did not say it, by name
+    cards: Mapping[str, AcceleratorCard] = field(default_factory=lambda: CARDS)  # ours, and the inventory's own
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,32 @@ def shape_of(request: ModelRequest) -> ModelShape:
     return card_named(card)
 
 
+def draft_shape_of(request: ModelRequest) -> ModelShape | None:
+    """The shape of the draft model, if the request has one. Raises ``ValueError`` as ``shape_of``."""
+    draft = request.draft
+    if draft is None:
+        return None
+    name = f"the draft of {request.name}"
+    return shape_of(ModelRequest(name, source=draft.source, card=draft.card, config=draft.config))
+
+
+def lora_rank(request: ModelRequest) -> int:
+    """vLLM's ``max_lora_rank``: the least that it knows and all adapters fit into; 0 without adapters."""
+    most = max((adapter.rank or 1 for adapter in request.lora_adapters), default=0)
+    return most and next((rank for rank in LORA_RANKS if rank >= most), LORA_RANKS[-1])
+
+
+def fault_of_rank(request: ModelRequest) -> str | None:
+    """An adapter whose rank neither its entry nor its adapter_config.json tells, as "KEY: what is wrong"."""
+    for adapter in request.lora_adapters:
+        if adapter.rank is None:
+            return (
+                f"lora_adapters: the rank of {adapter.name} is unknown, for no adapter_config.json was found at "
+                f"{adapter.source.path or adapter.source.hub}: set its `rank` to the `r` in that file"
+            )
+    return None
+
+
 def faults_of(request: ModelRequest, shape: ModelShape | None, builds: Collection[str]) -> str | None:
     """The first setting of a model that no hardware could satisfy, as "KEY: what is wrong".
 
@@ -128,14 +159,19 @@ def faults_of(request: ModelRequest, shape: ModelShape | None, builds: Collectio
         return several
     if request.engine is not None and request.engine not in engines_of(builds):
         return f"engine: found {request.engine!r}, this runtime has {', '.join(engines_of(builds)) or 'none'}"
-    if request.context is not None and shape is not None and request.context > shape.context:
-        return f"context: found {request.context}, the model knows {shape.context} positions"
+    if request.context is not None and shape is not None and request.context > shape.most:
+        return f"context: found {request.context}, the model knows {shape.most} positions"
     if request.dtype is not None:
         try:
             normal_dtype(request.dtype)
         except ValueError as fault:
             return str(fault)
-    return _fault_of_quantization(request, shape, builds) or _fault_of_parallelism(request, shape)
+    return (
+        _fault_of_quantization(request, shape, builds)
+        or _fault_of_parallelism(request, shape)
+        or _fault_of_draft(request, shape)
+        or _fault_of_adapters(request)
+    )
 
 
 def _fault_of_engines(request: ModelRequest, builds: Collection[str]) -> str | None:
@@ -154,6 +190,30 @@ def _fault_of_engines(request: ModelRequest, builds: Collection[str]) -> str | N
     return None
 
 
+def _fault_of_draft(request: ModelRequest, shape: ModelShape | None) -> str | None:
+    draft = request.draft
+    if draft is None:
+        return None
+    if request.speculative_tokens is not None:
+        return "draft: found with speculative_tokens, which is n-gram speculation: set one of the two"
+    if shape is None or not (draft.config or card_for(ModelRequest("", draft.source, draft.card))):
+        return None  # the plan, which reads config.json, looks again
+    try:
+        found = draft_shape_of(request)
+    except ValueError as fault:
+        return f"draft: {fault}"
+    if found is not None and found.vocab != shape.vocab:
+        return f"draft: found one with {found.vocab:,} tokens in its vocabulary, the model has {shape.vocab:,}"
+    return None
+
+
+def _fault_of_adapters(request: ModelRequest) -> str | None:
+    for adapter in request.lora_adapters:
+        if (adapter.rank or 0) > LORA_RANKS[-1]:
+            return f"lora_adapters: {adapter.name} has rank {adapter.rank}, vLLM takes {LORA_RANKS[-1]} at most"
+    return None
+
+
 def _fault_of_quantization(request: ModelRequest, shape: ModelShape | None, builds: Collection[str]) -> str | None:
     name = request.quantization
     if name is None:
@@ -164,6 +224,8 @@ def _fault_of_quantization(request: ModelRequest, shape: ModelShape | None, buil
     if shape is not None and not QUANTIZATIONS[name].online and shape.quantization != name:
         own = shape.quantization or shape.dtype
         return f"quantization: {name} needs a checkpoint that was quantised so, this one is {own}"
+    if shape is not None and shape.quantization not in (None, name):
+        return f"quantization: found {name}, the checkpoint is {shape.quantization} already: remove it"
     if request.engine is not None and request.engine not in QUANTIZATIONS[name].engines:
         return f"quantization: {name} is of engine {QUANTIZATIONS[name].engines[0]}, found engine {request.engine}"
     return None

@@ -17,7 +17,7 @@ from . import efficiencies as table
 from .model_shape import ModelShape
 from .schema import Expectation
 
-BATCHING_ENGINES = ("vllm", "onnx")  # the others run one request at a time in each replica
+BATCHING_ENGINES = ("vllm", "openvino", "onnx")  # the others run one request at a time in each replica
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,49 @@ class Deployment:
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     stream_interval: int = 1  # tokens that are sent together
-    ray_serve: bool = True  # before the engine's own server
+    kv_cache_dtype: str | None = None  # of keys and values, where it is not ``dtype``
+    # Held in memory beside the model. What they do to the speed depends on the requests: it is left out.
+    draft: ModelShape | None = None
+    adapters: int = 0  # places for LoRA adapters
+    adapter_rank: int = 0
+
+    @property
+    def weights_dtype(self) -> str:
+        """Of weights that are not quantised: OpenVINO leaves them as they are and converts as it reads."""
+        return self.shape.dtype if self.engine == "openvino" else self.dtype
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that the weights take in memory."""
+        return self.shape.weight_bytes(self.weights_dtype, self.quantization)
+
+    @property
+    def beside_bytes(self) -> int:
+        """Bytes of the draft model and of the places for adapters, on all accelerators together."""
+        draft = self.draft.weight_bytes(self.dtype, self.draft.quantization) if self.draft else 0
+        place = self.shape.lora_bytes(self.adapter_rank, self.dtype, self.tensor_parallel_size)
+        return draft + self.adapters * place * self.tensor_parallel_size
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all weights that a replica holds."""
+        return self.weight_bytes + self.beside_bytes
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Bytes of weights that are read for one step."""
+        return self.shape.streamed_bytes(self.weights_dtype, self.quantization)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of KV cache that a token takes, on all accelerators together."""
+        return self.shape.kv_bytes_per_token(self.kv_cache_dtype or self.dtype)
+
+    @property
+    def held_kv_bytes(self) -> int:
+        """As ``kv_bytes_per_token``, with the draft model's, which has keys and values of its own."""
+        draft = self.draft.kv_bytes_per_token(self.kv_cache_dtype or self.dtype) if self.draft else 0
+        return self.kv_bytes_per_token + draft
 
 
 @dataclass(frozen=True)
@@ -120,12 +162,12 @@ def step_time(deployment: Deployment, device: Device, batch: float, context: flo
     batch = max(1.0, batch / deployment.pipeline_parallel_size)
     tokens = batch + prompt_tokens / deployment.pipeline_parallel_size
     rate = memory_rate(device, deployment.engine)
-    weights = shape.streamed_bytes(deployment.dtype, deployment.quantization) / parts / rate
+    weights = deployment.streamed_bytes / parts / rate
     flops = 2 * shape.multiplied_parameters * tokens + shape.attention_flops(int(context)) * tokens
     compute = flops / parts / compute_rate(device, deployment)
     kv_share = max(1, ceil(shape.kv_heads / parts)) / shape.kv_heads
     kv_rate = rate * (1.0 if device.vendor == "cpu" else table.KV_MEMORY.value)
-    attention = batch * context * shape.kv_bytes_per_token(deployment.dtype) * kv_share / kv_rate
+    attention = batch * context * deployment.kv_bytes_per_token * kv_share / kv_rate
     return Step(
         weights=weights,
         compute=compute,
@@ -149,10 +191,11 @@ def _all_reduce(deployment: Deployment, device: Device, tokens: float) -> float:
 
 
 def _overhead(deployment: Deployment, device: Device, batch: float) -> float:
-    cpu = device.vendor == "cpu"
-    layer = table.CPU_LAYER if cpu else table.GPU_LAYER
-    step = table.CPU_STEP if cpu else table.GPU_STEP
-    sequence = table.CPU_SEQUENCE if cpu else table.GPU_SEQUENCE
+    if device.vendor == "cpu":
+        name = deployment.engine if deployment.engine in table.CPU_STEP else "vllm"
+        layer, step, sequence = table.CPU_LAYER[name], table.CPU_STEP[name], table.CPU_SEQUENCE[name]
+    else:
+        layer, step, sequence = table.GPU_LAYER, table.GPU_STEP, table.GPU_SEQUENCE
     return deployment.shape.layers * layer.value + step.value + sequence.value * batch
 
 
@@ -161,7 +204,6 @@ def _server(deployment: Deployment, device: Device, batch: float) -> float:
     if device.vendor == "cpu" or deployment.engine not in BATCHING_ENGINES:
         return 0.0
     token = table.SERVER_TOKEN.value + table.SERVER_PIECE.value / deployment.stream_interval
-    token += table.SERVE_TOKEN.value if deployment.ray_serve else 0.0
     # All stages' requests pass the one server, while a stage sees its part of them.
     return batch * deployment.pipeline_parallel_size * token
 
@@ -200,6 +242,8 @@ def cpu_device(cores: int, memory: int, bandwidth: float | None, isa: tuple[str,
         "bfloat16": cores * table.CPU_FLOPS[unit].value,
         "float16": cores * table.CPU_FLOPS[plain].value,
         "float32": cores * table.CPU_FLOPS[plain].value,
+        "int8": cores * table.CPU_FLOPS[plain].value * table.CPU_INT8.value,
+        "int4": cores * table.CPU_FLOPS[plain].value * table.CPU_INT8.value,
     }
     return Device(
         kind=name,

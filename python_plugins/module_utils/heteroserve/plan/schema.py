@@ -19,6 +19,22 @@ PLAN_VERSION = 1
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A folder of weights that an engine loads beside the model's own: an adapter, or the draft model."""
+
+    name: str  # of an adapter: what clients call
+    model: str  # to which it belongs
+    kind: str  # "adapter" | "draft"
+    source: ModelSource
+    weight_bytes: int  # of its files
+    folder: str  # in the store of the hosts
+    config: str = "config.json"  # the file that says what it is
+    rank: int = 0  # of an adapter, like the next two, which are its model's
+    context: int = 0
+    backend: str = ""
+
+
+@dataclass(frozen=True)
 class PlannedModel:
     """A model that at least one cell serves."""
 
@@ -33,6 +49,18 @@ class PlannedModel:
     chat: bool = True  # has a chat template
     folder: str = ""  # of its weights, in the store of the hosts
     backend: str = ""  # HAProxy's, which knows by it which of its cells are drained
+    described_by: str = ""  # where its dimensions and its format come from
+    beside: tuple[Beside, ...] = ()
+
+    @property
+    def adapters(self) -> tuple[Beside, ...]:
+        """LoRA adapters, which clients call by their own names."""
+        return tuple(item for item in self.beside if item.kind == "adapter")
+
+    @property
+    def draft(self) -> Beside | None:
+        """The model that proposes tokens."""
+        return next((item for item in self.beside if item.kind == "draft"), None)
 
 
 @dataclass(frozen=True)
@@ -52,9 +80,11 @@ class Placement:
     hosts: tuple[str, ...]
     devices: tuple[tuple[int, ...], ...] = ()  # one tuple of indices a host, in the order of ``hosts``
     cores: int = 0  # of each host, for a CPU replica
-    numa_node: int | None = None  # the socket that a CPU replica is bound to, where the host has several
-    # Where a CPU replica's cores begin, counted from 0 in its socket; none for one that has its host to itself.
+    numa_node: int | None = None  # that a CPU replica is bound to, counted from 0, where the host has several
+    # Where a CPU replica's cores begin, counted from 0 in its node; none for one that has its host to itself.
     first_core: int | None = None
+    # Under the runtime ray, in the order of ``devices``: what the vendor's own runtime calls them (see ``handover``).
+    visible: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +106,7 @@ class Cell:
     name: str
     pool: str
     model: str
-    engine: str  # "vllm" | "bigdl" | "onnx" | "echo"
+    engine: str  # "vllm" | "openvino" | "onnx" | "bigdl" | "echo"
     build: str  # environment or image that runs it: "vllm-cpu", "vllm-cuda", "vllm-rocm", ...
     accelerator: str  # kind, or "cpu"
     vendor: str  # "nvidia" | "amd" | "intel" | "habana" | "cpu"
@@ -126,7 +156,7 @@ class GatewayPlan:
     """What the gateway needs to know beyond the cells."""
 
     hosts: tuple[str, ...]
-    body_bytes: int  # longest request body that has to be read to find its model
+    body_bytes: int  # of a request that fills the longest context with plain text; few are longer
 
 
 @dataclass(frozen=True)
@@ -153,11 +183,14 @@ def cell_digest(cell: Cell, model: PlannedModel) -> str:
     material["model"] = to_dict(model)
     for key in ("address", "start_s"):
         del material[key]  # they follow from what is in it
-    for key in ("folder", "backend"):
+    for key in ("folder", "backend", "described_by"):
         del material["model"][key]
+    if not material["model"]["beside"]:
+        del material["model"]["beside"]  # as before there was this field
     for replica in material["replicas"]:
         if replica["first_core"] is None:
             del replica["first_core"]  # nothing is bound: such a cell is what it was before there was this field
+        del replica["devices" if replica["visible"] else "visible"]  # where they are follows from what they are
     return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:16]
 
 

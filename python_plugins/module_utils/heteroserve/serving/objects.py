@@ -1,11 +1,11 @@
 """A plan's cells as Kubernetes objects, in the order in which they are applied.
 
 Volumes. PodSecurity's `restricted` (and `baseline`) forbid a hostPath, and a namespace that allows it would allow each
-pod in it to mount any folder of the host. So the weights are a `local` PersistentVolume with a claim: who may make
-volumes says which folder a pod gets, and the pod only names its claim. One for each cell rather than for each model and
-host: then it comes and goes with its cell, a cell over several hosts needs one, and no count of users has to be kept.
-Cells of one host share the folder all the same. The volume also binds the pod to the hosts that have the weights, so
-that a wrong affinity is found by the scheduler and not by the engine.
+pod in it to mount any folder of the host. So the weights and the engines' cache are `local` PersistentVolumes with
+claims: who may make volumes says which folder a pod gets, and the pod only names its claim. One for each cell rather
+than for each model and host: then it comes and goes with its cell, a cell over several hosts needs one, and no count of
+users has to be kept. Cells of one host share the folder all the same. A volume also binds the pod to the hosts that
+have the weights, so that a wrong affinity is found by the scheduler and not by the engine.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..cluster import quantities
-from ..common.names import PART_OF, SPEC, label_value, object_name, weights_claim
+from ..common.names import PART_OF, SPEC, label_value, object_name, volume_name
 from ..models.weights import weights_path
-from ..plan.schema import Cell, Plan, PlannedModel
+from ..plan.schema import Beside, Cell, Plan, PlannedModel
 from .names import ACCOUNT, CELL, DIGEST, MODEL, PRIORITY, TAKES, labels
 from .pods import DASHBOARD_PORT, METRICS_PORTS, SERVE_PORT, head_template, start_parameters, worker_template
 from .ray_serve import serve_config
@@ -28,6 +28,7 @@ from .resources import devices, takes
 from .settings import Settings, network
 
 Object = dict[str, Any]
+CACHE_BYTES = 20 * 2**30
 
 
 def shared_objects(plan: Plan, settings: Settings) -> list[Object]:
@@ -44,8 +45,7 @@ def shared_objects(plan: Plan, settings: Settings) -> list[Object]:
 def cell_objects(cell: Cell, model: PlannedModel, settings: Settings) -> list[Object]:
     """What one cell consists of, in the order of applying. Removing goes the other way round."""
     return [
-        weights_volume(cell, model, settings),
-        weights_volume_claim(cell, model, settings),
+        *volumes(cell, model, settings),
         network_policy(cell, settings),
         ray_service(cell, model, settings),
     ]
@@ -125,20 +125,35 @@ def disruption_budgets(cells: Iterable[Cell], settings: Settings) -> list[Object
     ]
 
 
-def weights_volume(cell: Cell, model: PlannedModel, settings: Settings) -> Object:
-    """The folder of the weights on the cell's hosts, for this cell's claim and no other."""
-    path = weights_path(settings.models_path, model)
-    name = weights_claim(cell.name, cell.hosts, path)
+def volumes(cell: Cell, model: PlannedModel, settings: Settings) -> list[Object]:
+    """The weights, which the cell only reads, and what its engine keeps on the host between its starts."""
+    items: list[PlannedModel | Beside] = [model, *model.beside]
+    weights = [
+        _volume(cell, settings, weights_path(settings.models_path, item), "ReadOnlyMany", item.weight_bytes)
+        for item in items
+    ]
+    return [
+        *(part for pair in weights for part in pair),
+        *_volume(cell, settings, settings.cache_path, "ReadWriteMany", CACHE_BYTES),
+    ]
+
+
+def _volume(cell: Cell, settings: Settings, path: str, mode: str, size: int) -> tuple[Object, Object]:
+    """A folder of the cell's hosts for this cell's claim and no other, and the claim that the cell's pods name.
+
+    ``size`` in bytes is what Kubernetes asks for; a folder of a host has no limit of its own.
+    """
+    name = volume_name(cell.name, cell.hosts, path)
     term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": list(cell.hosts)}]}
-    return {
+    volume = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
         "metadata": {"name": name, "labels": labels(cell)},
         "spec": {
-            "capacity": {"storage": quantities.memory(model.weight_bytes)},
-            "accessModes": ["ReadOnlyMany"],
+            "capacity": {"storage": quantities.memory(size)},
+            "accessModes": [mode],
             "volumeMode": "Filesystem",
-            # Kubernetes never touches the weights; model_store does.
+            # Kubernetes never touches what is in it; the role model_store does.
             "persistentVolumeReclaimPolicy": "Retain",
             "claimRef": {
                 "apiVersion": "v1",
@@ -150,24 +165,20 @@ def weights_volume(cell: Cell, model: PlannedModel, settings: Settings) -> Objec
             "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
         },
     }
-
-
-def weights_volume_claim(cell: Cell, model: PlannedModel, settings: Settings) -> Object:
-    """The claim that the cell's pods name."""
-    name = weights_claim(cell.name, cell.hosts, weights_path(settings.models_path, model))
-    return {
+    claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": name, "namespace": settings.namespace, "labels": labels(cell)},
         "spec": {
-            "accessModes": ["ReadOnlyMany"],
+            "accessModes": [mode],
             "volumeMode": "Filesystem",
             # Empty: no class may make a volume for it, K3s's own local-path among them.
             "storageClassName": "",
             "volumeName": name,
-            "resources": {"requests": {"storage": quantities.memory(model.weight_bytes)}},
+            "resources": {"requests": {"storage": quantities.memory(size)}},
         },
     }
+    return volume, claim
 
 
 def network_policy(cell: Cell, settings: Settings) -> Object:
@@ -257,7 +268,8 @@ def ray_service(cell: Cell, model: PlannedModel, settings: Settings) -> Object:
 def application(cell: Cell, model: PlannedModel, settings: Settings) -> str:
     """The Serve configuration as text: JSON, which is YAML too."""
     inside = replace(cell, ports={**cell.ports, "serve": SERVE_PORT})
-    config = serve_config(inside, model, weights_path(settings.models_path, model), "0.0.0.0")
+    beside = {item.name: weights_path(settings.models_path, item) for item in model.beside}
+    config = serve_config(inside, model, weights_path(settings.models_path, model), "0.0.0.0", beside)
     return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
 

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from ..cluster import quantities
-from ..common.names import weights_claim
+from ..common.names import volume_name
 from ..models.weights import weights_path
 from ..plan.schema import Cell, PlannedModel
 from .engine_environment import engine_environment
@@ -28,7 +28,9 @@ METRICS_PORTS = {"metrics": 8080, "proxy-metrics": 9101}  # Ray's own figures, a
 MIB = 1024**2
 SHARED_PER_REPLICA = 256 * MIB  # vLLM's queue between processes: 10 slots of 24 MiB
 SHARED_PER_DEVICE = 512 * MIB  # allowance for NCCL or RCCL
-SCRATCH = "20Gi"  # Ray's logs, sockets and compiled kernels
+SCRATCH = "20Gi"  # Ray's logs and sockets
+HAPROXY = "/opt/library/serving/haproxy.sh"  # of the image
+CACHE = "/cache"  # what engines keep between their starts (serving/engines/cache.py)
 
 
 def head_template(cell: Cell, model: PlannedModel, settings: Settings) -> dict[str, Any]:
@@ -63,13 +65,20 @@ def start_parameters(cell: Cell, settings: Settings, host: str, head: bool) -> d
 def environment(cell: Cell) -> dict[str, str]:
     """Variables of every process of the cell."""
     sequences = cell.limits.max_num_seqs * len(cell.replicas)
-    return engine_environment(cell.vendor, cell.limits.kv_cache_bytes, sequences)
+    return {
+        **engine_environment(cell.vendor, cell.limits.kv_cache_bytes, sequences),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": HAPROXY,
+        "HETEROSERVE_CACHE": CACHE,
+    }
 
 
 def _template(
     cell: Cell, model: PlannedModel, settings: Settings, name: str, hosts: tuple[str, ...], ports: dict[str, int]
 ) -> dict[str, Any]:
-    path = weights_path(settings.models_path, model)
+    folders = {"weights": weights_path(settings.models_path, model)}
+    folders |= {
+        f"beside-{number}": weights_path(settings.models_path, item) for number, item in enumerate(model.beside)
+    }
     container = {
         "name": name,
         "image": settings.images[cell.build],
@@ -79,7 +88,8 @@ def _template(
         "resources": resources(cell, settings, hosts[0]),
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [
-            {"name": "weights", "mountPath": path, "readOnly": True},
+            *({"name": volume, "mountPath": path, "readOnly": True} for volume, path in folders.items()),
+            {"name": "cache", "mountPath": CACHE},
             {"name": "shared-memory", "mountPath": "/dev/shm"},
             {"name": "scratch", "mountPath": "/tmp"},
         ],
@@ -104,9 +114,16 @@ def _template(
         "tolerations": _tolerations(cell, settings),
         "containers": [container],
         "volumes": [
+            *(
+                {
+                    "name": volume,
+                    "persistentVolumeClaim": {"claimName": volume_name(cell.name, cell.hosts, path), "readOnly": True},
+                }
+                for volume, path in folders.items()
+            ),
             {
-                "name": "weights",
-                "persistentVolumeClaim": {"claimName": weights_claim(cell.name, cell.hosts, path), "readOnly": True},
+                "name": "cache",
+                "persistentVolumeClaim": {"claimName": volume_name(cell.name, cell.hosts, settings.cache_path)},
             },
             {
                 "name": "shared-memory",

@@ -7,31 +7,43 @@ A cell over several hosts has Ray Serve LLM's in it (ray/llm/_internal/serve/cor
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..cluster.evidence import Evidence
 from ..common.advice import advice
 from ..common.logs import last_error
+from ..plan.model_shape import QUANTIZATIONS
 from ..plan.schema import Cell, PlannedModel
+from .engine_environment import visible_devices
 from .resources import RAY_RESOURCES
 
-# Requests that wait inside the engine, where continuous batching picks them up, and not in front of it.
+# Of cells over several hosts, whose requests pass Serve: they wait inside the engine, where continuous batching picks
+# them up, and not in front of it.
 MAX_ONGOING_REQUESTS = 1024
-MAX_WAITING = 512  # less than Serve lets in, so that whoever is too many is told so (429) and does not wait in front
+MAX_WAITING = 512  # in front of an engine of ours; more are answered 429
+ONLINE = tuple(item.name for item in QUANTIZATIONS.values() if item.online)
 Application = tuple[str, dict[str, Any]]  # import path and arguments
 
 
-def serve_config(cell: Cell, model: PlannedModel, path: str, address: str) -> dict[str, Any]:
-    """The whole Serve configuration of a cell: one application, one model, ``path`` its weights on the host."""
+def serve_config(
+    cell: Cell, model: PlannedModel, path: str, address: str, beside: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The whole Serve configuration of a cell: one application, one model, ``path`` its weights on the host.
+
+    ``beside`` has the folders of what the engine loads beside them, by its name in the plan.
+    """
     deployment = {
         "num_replicas": len(cell.replicas),
         "max_ongoing_requests": MAX_ONGOING_REQUESTS,
         "graceful_shutdown_timeout_s": 30,
+        # A replica whose engine has died exits at the next check. The default is ten seconds.
+        "health_check_period_s": 2,
         # Serve would write two lines for each request.
         "logging_config": {"enable_access_log": False},
     }
+    cell = replace(cell, engine_args={**cell.engine_args, **_beside_args(cell, model, beside or {})})
     application, args = ADAPTERS[cell.engine](cell, model, path, deployment)
     return {
         "proxy_location": "HeadOnly",
@@ -40,13 +52,25 @@ def serve_config(cell: Cell, model: PlannedModel, path: str, address: str) -> di
     }
 
 
+def _beside_args(cell: Cell, model: PlannedModel, paths: Mapping[str, str]) -> dict[str, Any]:
+    """vLLM's arguments that name folders of the host, which the plan does not know."""
+    args: dict[str, Any] = {}
+    if model.adapters:
+        args["lora_modules"] = [{"name": one.name, "path": paths[one.name]} for one in model.adapters]
+    guess = cell.engine_args.get("speculative_config") or {}
+    if model.draft is not None and guess.get("method") == "draft_model":
+        args["speculative_config"] = {**guess, "model": paths[model.draft.name]}
+    return args
+
+
 def _vllm(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]) -> Application:
     engine: dict[str, Any] = {
         "tensor_parallel_size": cell.tensor_parallel_size,
         "max_model_len": cell.limits.max_model_len,
         "max_num_seqs": cell.limits.max_num_seqs,
         "dtype": model.dtype,
-        **({"quantization": model.quantization} if model.quantization else {}),
+        # A checkpoint that is quantised says so itself.
+        **({"quantization": model.quantization} if model.quantization in ONLINE else {}),
         **cell.engine_args,
     }
     if len(cell.hosts) > 1:
@@ -70,6 +94,7 @@ def _vllm(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]
         "deployment": {**deployment, "ray_actor_options": places},
         # A replica with the host to itself binds as vLLM does by itself.
         **_shares(cell),
+        **_devices(cell),
     }
     return "serving.engines.vllm_server:app", args
 
@@ -77,11 +102,19 @@ def _vllm(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]
 def _shares(cell: Cell) -> dict[str, Any]:
     """Cores of each replica; nothing for one that has the host to itself, which takes all of them."""
     shares = [
-        {"cores": one.cores, "socket": one.numa_node, "first": one.first_core}
+        {"cores": one.cores, "node": one.numa_node, "first": one.first_core}
         for one in cell.replicas
         if one.first_core is not None
     ]
     return {"shares": shares} if shares else {}
+
+
+def _devices(cell: Cell) -> dict[str, Any]:
+    """Variables of each replica under the runtime ray. Ray by itself gives any of a cell's accelerators to a replica,
+    not those that the fast link joins, and on a host with GPUs of two vendors it sets the variable of one of them.
+    """
+    given = [visible_devices(cell.vendor, one.visible[0]) for one in cell.replicas if one.visible]
+    return {"devices": given} if given else {}
 
 
 def _own_surface(cell: Cell, model: PlannedModel, path: str, deployment: dict[str, Any]) -> Application:
@@ -109,6 +142,7 @@ def _own_surface(cell: Cell, model: PlannedModel, path: str, deployment: dict[st
 ADAPTERS: dict[str, Callable[[Cell, PlannedModel, str, dict[str, Any]], Application]] = {
     "vllm": _vllm,
     "onnx": _own_surface,
+    "openvino": _own_surface,
     "bigdl": _own_surface,
     "echo": _own_surface,
 }

@@ -22,6 +22,7 @@ class Settings:
     images: dict[str, str]  # a cell's build -> image, by digest or by a tag that is not moved
     ray_version: str  # of the images; KubeRay decides by it
     models_path: str  # folder of the weights on every host, a folder a model (model_store_path)
+    cache_path: str  # folder of what engines keep between their starts, on every host
     gateways: tuple[str, ...] = ()  # addresses or networks of the gateway hosts, as a cell's host sees them
     monitors: tuple[str, ...] = ()  # the same of the monitoring hosts
     namespace: str = "heteroserve"

@@ -1,0 +1,1 @@
+"""What is measured, from where, and when somebody is told."""
