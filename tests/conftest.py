@@ -24,6 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Quick tests first: lint, then units, then the real stack. Long ones only where they are asked for.
 
+    A long one is skipped because CI has a time limit. Its mark says how long it takes and what CI has instead; a run
+    lists all of them at its end, and docs/development.md names what proves the same.
+
     Side by side, the longest files first, so that no core is left with nothing to do at the end. Molecule's two files
     do not start together: the second would wait for the image of the hosts, which the first has to build.
     """

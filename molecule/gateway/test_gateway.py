@@ -143,7 +143,7 @@ def test_every_model_answers_and_keys_are_asked_for() -> None:
 def test_the_service_is_small(host: Host) -> None:
     assert host.service(UNIT).is_enabled
     processes = host.process.filter(comm="haproxy")
-    assert len(processes) == 4  # a master and a worker of the endpoint, and of what reads large requests
+    assert len(processes) == 6  # a master and a worker of the endpoint, and of both that read large requests
     assert {process.user for process in processes} == {"heteroserve-gateway"} or {
         process.user for process in processes
     } == {host.check_output("id -u heteroserve-gateway")}
@@ -161,7 +161,7 @@ def test_the_service_is_small(host: Host) -> None:
 def test_secrets_are_for_root_and_the_gateway(host: Host) -> None:
     folder = host.file(FOLDER)
     assert (folder.user, folder.group, folder.mode) == ("root", "heteroserve-gateway", 0o750)
-    for name in ("haproxy.cfg", "keys.map", "models.map", "models.json", "large.cfg", "requests.lua", "cells.lua"):
+    for name in ("haproxy.cfg", "keys.map", "large.cfg", "largest.cfg", "requests.lua", "read_model.lua", "cells.lua"):
         found = host.file(f"{FOLDER}/{name}")
         assert (found.user, found.group, found.mode) == ("root", "heteroserve-gateway", 0o640), name
     assert host.file(f"{FOLDER}/health-key").mode == 0o600

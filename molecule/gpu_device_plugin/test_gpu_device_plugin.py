@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -24,10 +25,17 @@ def cluster(host: Host) -> Any:
 
 
 def test_each_plugin_runs_on_its_vendors_node_alone(cluster: Any) -> None:
-    pods = cluster(f"-n {NAMESPACE} pods")["items"]
+    # What went before has just upgraded a plugin: its pod may still be starting.
+    until = time.monotonic() + 90
+    while True:
+        pods = cluster(f"-n {NAMESPACE} pods")["items"]
+        phases = {pod["status"]["phase"] for pod in pods}
+        if phases == {"Running"} or time.monotonic() > until:
+            break
+        time.sleep(1)
     places = {pod["metadata"]["name"].split("-")[0]: pod["spec"]["nodeName"] for pod in pods}
     assert places == {"nvidia": "agent-1", "amd": "agent-2"}
-    assert {pod["status"]["phase"] for pod in pods} == {"Running"}
+    assert phases == {"Running"}
 
 
 def test_nvidias_plugin_uses_the_runtime_class(cluster: Any) -> None:

@@ -185,6 +185,18 @@ def missing() -> str | None:
     return None
 
 
+def keep_bridge_address(network: str) -> None:
+    """Set the address that the network's bridge has.
+
+    By itself a bridge takes the lowest address of its ports, and so another one when a host goes: what the hosts then
+    send to this machine is lost until they ask for its address again, a minute later.
+    """
+    told = subprocess.run(["podman", "network", "inspect", network], check=True, capture_output=True, text=True).stdout
+    bridge = json.loads(told)[0]["network_interface"]
+    address = Path(f"/sys/class/net/{bridge}/address").read_text().strip()
+    subprocess.run(["ip", "link", "set", "dev", bridge, "address", address], check=True)
+
+
 def clusters(number: int, servers: list[str], agents: list[str], folder: Path) -> Iterator[Cluster]:
     """A cluster's hosts, bare, for the tests of one module."""
     fault = missing()
@@ -198,6 +210,7 @@ def clusters(number: int, servers: list[str], agents: list[str], folder: Path) -
         cluster.agents[:] = agents
         cluster.write()
         cluster.make_hosts()
+    keep_bridge_address(f"hs{number}")
     yield cluster
     if not os.environ.get("HETEROSERVE_TEST_KEEP"):
         cluster.remove_hosts()

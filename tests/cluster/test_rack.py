@@ -251,6 +251,32 @@ def test_a_replica_is_killed(cluster: Cluster) -> None:
     cluster.serve_elsewhere()
 
 
+@pytest.mark.long(
+    "ten minutes: three images are built, the weights converted thrice; test_mixed.py has the engines under ray"
+)
+def test_one_model_is_served_by_three_engines(cluster: Cluster) -> None:
+    """Each on a host of its own, from an image that was built here, behind one name."""
+    engines, kept = ["openvino", "onnx", "bigdl"], copy.deepcopy(cluster.settings)
+    cluster.settings["images_base"].update(dict.fromkeys(engines, serving.base_image()))
+    cluster.settings["serving_plan_options"]["builds"] += engines
+    cluster.settings["health_checks"] = {MODEL: [{"question": "What is the capital of Japan?", "answer": "Tokyo"}]}
+    hosts = ["server-1", "agent-1", "agent-2"]
+    cluster.settings["models"] = [{**LLAMA, "engines": engines, "max_replicas": 3, "hosts": hosts}]
+    cluster.write()
+    printed = cluster.serve_elsewhere()
+    print(stages(printed))
+    cells = json.loads((cluster.state / "plan.json").read_text())["cells"]
+    assert {cell["engine"] for cell in cells} == set(engines)
+    assert nodes_of(cluster, MODEL) == sorted(hosts)
+    for cell in cells:
+        assert re.search(rf"{cell['name']} .*right .* Tokyo", printed), printed[-3000:]
+    assert serving.gateway_sees(cluster) == dict.fromkeys(serving.planned(cluster), "UP")
+    cluster.settings.clear()
+    cluster.settings.update(kept)
+    cluster.write()
+    cluster.serve_elsewhere()
+
+
 def test_an_update_goes_cell_by_cell_and_no_request_fails(cluster: Cluster) -> None:
     before = serving.specs(cluster)
     cluster.settings["models"][-1]["max_num_seqs"] = 4
@@ -403,7 +429,7 @@ def test_cells_that_are_not_planned_any_more_go_without_a_failed_request(cluster
     assert nodes_of(cluster, "") == ["agent-1"]
     (cell,) = serving.planned(cluster)
     left = re.findall(f".*(?:{ECHO['name']}|{MODEL}).*", cluster.kubectl("get", OBJECTS, "-A", "-o", "name"))
-    assert len(left) == 3
+    assert len(left) == 5  # weights and cache, each a volume and its claim, and the policy
     assert all(cell in name for name in left)
 
 
@@ -447,6 +473,9 @@ def test_a_cell_that_nobody_lets_go_says_so(cluster: Cluster) -> None:
     assert gone, left
 
 
+@pytest.mark.long(
+    "two minutes; units compare definitions and know the sentences, the second run finds them as they are"
+)
 def test_missing_and_stale_definitions_are_named_and_come_back(cluster: Cluster) -> None:
     """KubeRay's definitions go, and all cells with them; one is stale, as after an upgrade: Helm leaves what is there.
 

@@ -65,13 +65,14 @@ def start(cell: Cell, folder: Path) -> subprocess.Popen[bytes]:
                 "ports": cell.ports,
                 "vendor": cell.vendor,
                 "cores": sum(replica.cores for replica in cell.replicas),
-                "gpus": [index for replica in cell.replicas for devices in replica.devices for index in devices],
+                "devices": [name for replica in cell.replicas for names in replica.visible for name in names],
                 "kv_cache_bytes": cell.limits.kv_cache_bytes,
                 "sequences": cell.limits.max_num_seqs * len(cell.replicas),
                 "object_store_bytes": 100 * 2**20,
                 "temp_dir": str(folder / "r"),
                 "token_file": str(folder / "token"),
                 "application_file": str(folder / "application.json"),
+                "cache": str(Path.home() / ".cache" / "heteroserve"),
             }
         )
     )

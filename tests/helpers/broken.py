@@ -199,6 +199,7 @@ def whole(cluster: Cluster, hosts: tuple[str, ...] = (HOST,)) -> Objects:
         images={build: image["reference"] for build, image in images.items()},
         ray_version=next(iter(images.values()))["ray_version"],
         models_path="/var/lib/heteroserve/models",
+        cache_path="/var/lib/heteroserve/cache",
     )
     cell = plan.cells[0]
     placed = tuple(replace(one, hosts=hosts) for one in cell.replicas)

@@ -121,3 +121,38 @@ def test_the_engine_for_tests_is_imported_where_its_files_cannot_be_written(tmp_
     )
     assert said.splitlines()[0] == "1000"
     assert said.splitlines()[-1] == locked_version((ROOT / "requirements" / "echo.txt").read_text(), "ray")
+
+
+LOADS = """
+import asyncio, importlib, pathlib
+from serving.engines.protocol import Sampling
+module = importlib.import_module("serving.engines.ENGINE")
+engine = module.load("/weights", module.Arguments(max_model_len=512, threads=2))
+text = engine.text
+prompt = text.encode(text.chat([{"role": "user", "content": "What is the capital of France?"}], {}), False)
+
+async def run():
+    wanted = Sampling(max_tokens=16, stop_ids=text.eos_ids, temperature=0)
+    return [token.id async for token in engine.generate(prompt, wanted)]
+
+print(text.decode(asyncio.run(run())))
+engine.close()
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("openvino", marks=pytest.mark.long("two minutes and 6 GB of disk; vllm-cpu is built alike")),
+        pytest.param("onnx", marks=pytest.mark.long("two minutes and 6 GB of disk; vllm-cpu is built alike")),
+        pytest.param("bigdl", marks=pytest.mark.long("two minutes and 6 GB of disk; vllm-cpu is built alike")),
+    ],
+)
+def test_an_engine_with_our_surface_converts_weights_and_answers(image: str, name: str, tmp_path: Path) -> None:
+    """As in a pod: no network, a file system that cannot be written, weights that can only be read."""
+    weights = serving.weights({"inputs": image.rpartition(":")[2]})
+    mounts = [f"--volume={weights}:/weights:ro", "--tmpfs=/cache:mode=1777", "--tmpfs=/tmp:mode=1777"]
+    script = LOADS.replace("ENGINE", name)
+    said = inside(built(name, tmp_path), f"python - <<'END'\n{script}\nEND", *mounts, "--env=HETEROSERVE_CACHE=/cache")
+    assert "Paris" in said
+    print(f"{name}: {described(built(name, tmp_path))['Size'] / 1e9:.2f} GB")

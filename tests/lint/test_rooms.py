@@ -22,6 +22,8 @@ LEVELS = (
 # Between rooms of one level: who may import whom, and why.
 BESIDE = {
     ("hosts", "models"): "host_check tells of weights that are broken before anything is installed",
+    ("monitoring", "health"): "the known-answer check is asked all the time, and by whoever returns a drained cell",
+    ("monitoring", "gateway"): "cells on broken GPUs are drained in HAProxy",
     ("health", "gateway"): "the status table shows what the gateway says of each cell",
 }
 

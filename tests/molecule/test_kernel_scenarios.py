@@ -7,9 +7,14 @@ from collections.abc import Callable
 import pytest
 
 SCENARIOS = ("gpu_device_plugin", "host_prep")
-MARKS = {"host_prep": pytest.mark.long("three minutes; the rack runs the role in check mode, twice, and its reset")}
+MARKS = {
+    "gpu_device_plugin": pytest.mark.long(
+        "five minutes, a cluster of its own; units have charts, counts and sentences"
+    ),
+    "host_prep": pytest.mark.long("three minutes; the rack runs the role in check mode, twice, and its reset"),
+}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in SCENARIOS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS[name]) for name in SCENARIOS])
 def test_scenario(name: str, passes: Callable[[str], None]) -> None:
     passes(name)

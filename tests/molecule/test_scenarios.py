@@ -12,10 +12,13 @@ from .test_kernel_scenarios import SCENARIOS as WITH_THE_KERNEL
 
 SCENARIOS = sorted({path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")} - {"default"})
 MARKS = {
+    "chatbot": pytest.mark.long("four minutes; test_chatbot.py has the role and the page under ray"),
     "gateway": [  # its clients time how soon a lost host is noticed
         pytest.mark.alone,
         pytest.mark.long("five minutes; the rack has the role on hosts, test_gateway.py its rules and a lost host"),
     ],
+    "grafana": pytest.mark.long("three minutes; units run the role in check mode and read its files back"),
+    "monitoring": pytest.mark.long("four minutes; units and test_monitoring.py have rules, targets and the guard"),
     "stores": pytest.mark.long("seven minutes; the rack has both stores, units the copy of weights"),
 }
 

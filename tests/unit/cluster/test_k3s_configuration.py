@@ -20,7 +20,7 @@ SERVERS, AGENTS = ("server-1", "server-2", "server-3"), ("agent-1", "agent-2")
 SECRETS = {"k3s-token": "a" * 64, "k3s-agent-token": "b" * 64, "registry-password": "c" * 32}
 
 
-def rendered(root: Path, folder: Path, backwards: bool) -> dict[str, dict[str, str]]:
+def rendered(root: Path, folder: Path, backwards: bool, **more: Any) -> dict[str, dict[str, str]]:
     """The files of each host, from an inventory in ``folder`` whose hosts and groups come in one order or the other."""
     program = shutil.which("ansible-playbook", path=str(Path(sys.executable).parent))
     if program is None:
@@ -38,6 +38,7 @@ def rendered(root: Path, folder: Path, backwards: bool) -> dict[str, dict[str, s
     for name, text in SECRETS.items():
         (secrets / name).write_text(f"{text}\n")
     variables = {"runtime": "k3s", "state_dir": str(folder / "state"), "k3s_tls_san": ["api.rack", "10.9.0.100"]}
+    variables |= more
     everything = {"all": {"vars": variables, "children": dict(groups[::turn])}}
     (folder / "inventory" / "hosts.yml").write_text(yaml.safe_dump(everything, sort_keys=False))
     done = subprocess.run(
@@ -64,3 +65,17 @@ def test_the_same_inventory_elsewhere_and_in_another_order_gives_the_same_files(
     assert "https://10.9.0.11:5000" in first["agent-2"]["registries.yaml"]
     assert SECRETS["registry-password"] in first["agent-2"]["registries.yaml"]
     assert SECRETS["k3s-token"] in first["agent-2"]["tokens"]
+    assert "EnvironmentFile" not in first["agent-2"]["k3s.service"]
+
+
+def test_the_sites_proxy_reaches_k3s_and_leaves_the_cluster_out(root: Path, tmp_path: Path) -> None:
+    """Its containerd takes it over from K3s."""
+    proxy = {"http": "http://proxy.corp:3128", "no_proxy": "corp.example"}
+    files = rendered(root, tmp_path, backwards=False, proxy=proxy)["agent-1"]
+    assert "EnvironmentFile=/etc/systemd/system/k3s-agent.service.env\n" in files["k3s.service"]
+    lines = files["k3s.service.env"].splitlines()
+    assert 'HTTPS_PROXY="http://proxy.corp:3128"' in lines
+    (without,) = [line.split('"')[1].split(",") for line in lines if line.startswith("NO_PROXY=")]
+    assert {"127.0.0.1", ".svc", "10.42.0.0/16", "10.43.0.0/16", "10.9.0.11", "server-1", "corp.example"} <= set(
+        without
+    )

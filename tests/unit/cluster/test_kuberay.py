@@ -183,7 +183,7 @@ def test_the_operators_last_word_is_the_error_of_its_log() -> None:
 def test_the_roles_namespace_is_that_of_the_cells(root: Path) -> None:
     text = (root / "roles/kuberay/vars/main.yml").read_text()
     known = yaml.safe_load(text)
-    settings = Settings({}, "2.60.0", "/models")
+    settings = Settings({}, "2.60.0", "/models", "/cache")
     wanted = namespace(settings)["metadata"]["labels"]
     assert {**known["_kuberay_labels"], **known["_kuberay_restricted"]} == wanted
     assert known["_kuberay_watched"] == settings.namespace

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from heteroserve.common import processes
@@ -66,6 +67,33 @@ def test_a_process_that_ignores_the_request_is_killed(unit: str) -> None:
     assert deaf.wait() == -9
 
 
+def test_a_cell_of_the_same_name_in_another_installation_goes_on(unit: str) -> None:
+    """Marks are folders: of the cell in its state directory."""
+    mine, other = f"/srv/{unit}/one/cells/llama-cpu-0", f"/srv/{unit}/two/cells/llama-cpu-0"
+    first, second = (start(mark, "import time; time.sleep(60)") for mark in (mine, other))
+    wait_for(mine, 1)
+    wait_for(other, 1)
+    assert processes.end(processes.UNIT, mine, grace_s=5) == 1
+    assert second.poll() is None
+    assert list(processes.members(processes.UNIT, other)) == [second.pid]
+    processes.end(processes.UNIT, other, grace_s=5)
+    first.wait()
+    second.wait()
+
+
+def test_the_mark_of_a_cell_names_its_installation(root: Path) -> None:
+    text = (root / "roles" / "ray_host" / "templates" / "cell.json.j2").read_text()
+    assert "\"unit\": {{ (installation ~ '/cells/' ~ ray_host_cell.name) | to_json }}" in text
+
+
+def test_ports_are_told_by_owner() -> None:
+    taken = {18003: "the installation in /srv/a", 18001: "the installation in /srv/a", 8080: "process 7 (nginx)"}
+    assert processes.clashes(taken) == [
+        "port 8080 is used by process 7 (nginx)",
+        "ports 18001 and 18003 are used by the installation in /srv/a",
+    ]
+
+
 def test_a_port_that_another_process_has_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -88,5 +116,5 @@ def test_a_port_of_the_same_installation_is_not_taken() -> None:
         assert server.stdout is not None
         port = int(server.stdout.readline())
         assert processes.taken_ports([port], "/my/state") == {}
-        assert list(processes.taken_ports([port], "/other/state")) == [port]
+        assert processes.taken_ports([port], "/other/state") == {port: "the installation in /my/state"}
         server.kill()

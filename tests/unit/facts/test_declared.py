@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from heteroserve.facts.accelerators import CARDS
 from heteroserve.facts.declared import CPU_CARDS, SERVER_CARDS, hardware_of
 from heteroserve.facts.hardware import hardware_to_dict
 
@@ -56,7 +57,7 @@ def test_own_processor_and_full_facts() -> None:
 )
 def test_faults_name_the_key(given: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        hardware_of(given)
+        hardware_of(given, cards=CARDS)
 
 
 def test_every_server_has_a_processor() -> None:

@@ -6,14 +6,13 @@ import pytest
 from heteroserve.facts.amd import location_address, parse_amd_smi, parse_rocm_smi
 from heteroserve.facts.cpu import parse_cpuinfo
 from heteroserve.facts.drivers import library_version, parse_nvidia_proc
-from heteroserve.facts.intel import parse_discovery, parse_hl_smi, parse_memory
+from heteroserve.facts.intel import parse_discovery, parse_health, parse_hl_smi, parse_page
 from heteroserve.facts.memory import Dimm, from_dimms, parse_dimms
 from heteroserve.facts.nvidia_smi import (
     parse_list,
     parse_query,
     parse_topology,
     parse_xml,
-    sysfs_address,
     vgpu_partition,
 )
 from heteroserve.facts.pci import PciDevice, is_accelerator, parse_resource
@@ -26,6 +25,7 @@ from heteroserve.facts.platform import (
     parse_secure_boot,
 )
 from heteroserve.facts.storage import mount_of, parse_mountinfo, parse_statfs
+from heteroserve.facts.tool_output import address_in, before_json, json_in, number_in
 
 MIB = 1024**2
 GARBAGE = ("", "\n\n", "{", "[1, 2]", "null", "a, b, c", "\x00\x01", "<xml", '{"gpu_data": 3}', '{"device_list": [3]}')
@@ -40,7 +40,8 @@ def test_garbage_gives_nothing(text: str) -> None:
     assert parse_amd_smi(text) == ()
     assert parse_rocm_smi(text) == ()
     assert parse_discovery(text) == ()
-    assert parse_memory(text) is None
+    assert parse_page(text) == (None, "")
+    assert parse_health(text) in ({}, {"": ""})
     assert parse_hl_smi(text) == ()
     assert parse_dimms(text) == ()
     assert parse_statfs(text) is None
@@ -52,8 +53,18 @@ def test_query_row_of_a_gpu_without_memory_of_its_own() -> None:
 
 
 def test_addresses_are_written_as_sysfs_does() -> None:
-    assert sysfs_address("00000000:CA:00.0") == "0000:ca:00.0"
-    assert sysfs_address("00010000:01:00.0") == "10000:01:00.0"
+    assert address_in("00000000:CA:00.0") == "0000:ca:00.0"
+    assert address_in("00010000:01:00.0") == "10000:01:00.0"
+    assert [address_in(text) for text in ("[Unknown Error]", "ERR!:0", "N/A", "", None, 7)] == [""] * 6
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(5, 5), ("5", 5), (" 14248.00 ", 14248), (2.5, 2), (0, None), (-1, None), (True, None), (None, None),
+     ("N/A", None), (float("nan"), None), (float("inf"), None), ("1e400", None), ("ERR!", None), ([1], None)],
+)  # fmt: skip
+def test_only_what_is_a_number_counts_as_one(value: object, number: int | None) -> None:
+    assert number_in(value) == number
 
 
 def test_topology_with_and_without_escapes() -> None:
@@ -88,6 +99,13 @@ def test_version_of_the_running_module(text: str, version: str | None) -> None:
 def test_version_of_a_library() -> None:
     assert library_version("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.580.65.06") == "580.65.06"
     assert library_version("/usr/lib/libnvidia-ml.so.1") is None
+
+
+def test_warnings_before_json_are_cut_off() -> None:
+    text = 'WARNING: User is missing the following required groups: video\n[not json\n{"gpu_data": [1]} trailing'
+    assert json_in(text) == {"gpu_data": [1]}
+    assert before_json(text).startswith("WARNING: User is missing")
+    assert (json_in("nothing"), json_in('{"cut": '), before_json("\n [1]")) == (None, None, "")
 
 
 def test_amd_smi_as_a_list_and_with_gpu_data() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import captured_machines as machines
 import pytest
 from heteroserve.common.machine import Machine, open_machine
+from heteroserve.facts import amd, nvidia_smi
 from heteroserve.facts import collect as collector
-from heteroserve.facts import nvidia_smi
 from heteroserve.facts.hardware import Hardware, Problem
 
 QUERY = " ".join(nvidia_smi.QUERY)
@@ -82,6 +82,16 @@ def test_amd_module_that_an_upgrade_replaced(replay: Replay) -> None:
     assert facts.accelerators[0].usable
 
 
+@pytest.mark.parametrize("code", [0, 1, 9])
+def test_what_amd_smi_says_before_its_answer_is_a_warning(replay: Replay, code: int) -> None:
+    asked = " ".join(amd.AMD_SMI)
+    answer = machines.describe("xe9680-mi300x")["commands"][asked]["stdout"]
+    warned = {"stdout": f"WARNING: User is missing the required groups\n{answer}", "code": code}
+    facts = replay("xe9680-mi300x", commands={asked: warned})
+    assert "User is missing the required groups" in problem(facts, "gpu-tool-warning").text
+    assert facts.accelerators == replay("xe9680-mi300x").accelerators
+
+
 def test_hanging_nvidia_smi(replay: Replay) -> None:
     facts = replay("nvidia-smi-hangs")
     found = problem(facts, "nvidia-smi-timeout")
@@ -107,8 +117,9 @@ def test_garbage_leaves_the_gpus_usable(replay: Replay) -> None:
         (None, "nvidia-smi-missing", True),
         ({"code": 9, "stdout": SILENT}, "driver-not-loaded", False),
         ({"code": 6, "stdout": "No devices were found\n"}, "gpu-lost", False),
-        ({"code": 255, "stderr": "Unable to determine the device handle for GPU0\n"}, "nvidia-smi-failed", True),
-        ({"code": 0, "stdout": ""}, "nvidia-smi-failed", True),
+        ({"code": 255, "stderr": "Unable to determine the device handle for GPU0\n"}, "nvidia-smi-failed", False),
+        ({"code": 139, "stdout": ""}, "nvidia-smi-failed", True),
+        ({"code": 0, "stdout": ""}, "gpu-lost", False),
     ],
 )  # fmt: skip
 def test_each_way_nvidia_smi_fails(replay: Replay, answer: Any, code: str, usable: bool) -> None:
@@ -128,6 +139,39 @@ def test_gpu_that_fell_off_the_bus(replay: Replay) -> None:
     facts = replay("r760xa-h100", commands={QUERY: {"stdout": "".join(rows[:3])}})
     assert "0000:e3:00.0" in problem(facts, "gpu-lost").text
     assert [item.usable for item in facts.accelerators] == [True, True, True, False]
+
+
+WORDS = (
+    "[Unknown Error]",
+    "[GPU is lost]",
+    "[GPU requires reset]",
+    "ERR!",
+    "[GPU access blocked by the operating system]",
+)
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("field", nvidia_smi.FIELDS)
+def test_a_gpu_that_answers_with_a_fault_is_not_used(replay: Replay, field: str, word: str) -> None:
+    """Whatever field has it; the others are used, whatever nvidia-smi's exit status."""
+    rows = [line.split(", ") for line in machines.describe("r760xa-h100")["commands"][QUERY]["stdout"].splitlines()]
+    rows[1][nvidia_smi.FIELDS.index(field)] = word
+    text = "".join(f"{', '.join(row)}\n" for row in rows)
+    for code in range(21):
+        facts = replay("r760xa-h100", commands={QUERY: {"stdout": text, "code": code}})
+        assert [item.usable for item in facts.accelerators] == [True, False, True, True]
+        assert problem(facts, "gpu-lost").fix
+        assert facts.accelerators[1].kind == "nvidia-h100-pcie-80gb"
+
+
+def test_a_warning_before_the_rows_costs_only_the_gpu_it_is_about(replay: Replay) -> None:
+    rows = machines.describe("r760xa-h100")["commands"][QUERY]["stdout"].splitlines(keepends=True)
+    said = "Unable to determine the device handle for GPU0000:65:00.0: GPU is lost.  Reboot the system to recover it\n"
+    facts = replay("r760xa-h100", commands={QUERY: {"stdout": "".join([said, rows[0], *rows[2:]]), "code": 15}})
+    assert [item.usable for item in facts.accelerators] == [True, False, True, True]
+    assert [item.memory for item in facts.accelerators if item.usable] == [
+        replay("r760xa-h100").accelerators[0].memory
+    ] * 3
 
 
 def test_gpu_handed_to_a_virtual_machine(replay: Replay) -> None:

@@ -49,9 +49,9 @@ def test_a_host_opens_what_its_roles_need(host: str, ports: set[str]) -> None:
 
 def test_only_those_who_need_a_port_may_use_it() -> None:
     found = by_port(wanted("s1", admin_sources=("10.5.0.0/16",)))
-    assert found["6443"].sources == (*NODES, "10.0.9.9", "10.5.0.0/16")
+    assert found["6443"].sources == (*NODES, "10.0.9.9", "10.5.0.0/16", "10.0.0.6")
     assert found["2379-2380"].sources == NODES[:3]
-    assert found["10250"].sources == NODES
+    assert found["10250"].sources == (*NODES, "10.0.0.6")
     assert (found["8472"].sources, found["8472"].protocol) == (NODES, "udp")
     assert found["9100"].sources == ("10.0.0.6",)
     assert found["22"].sources is None
@@ -69,6 +69,16 @@ def test_a_cells_port_is_open_to_the_gateway_and_its_dashboard_to_monitoring() -
     assert found["30001"].sources == ("10.0.0.6",)
     assert found["30000"].node_port
     assert "llama-1" in found["30000"].reason
+
+
+def test_gateways_read_gpus_too() -> None:
+    assert by_port(wanted("a1", gpu_ports=(9400,)))["9400"].sources == ("10.0.0.6", "10.0.0.5")
+
+
+def test_monitoring_asks_the_endpoint_where_it_is_not_open_to_all() -> None:
+    found = by_port(wanted("g1", client_sources=("10.9.0.0/16",)))
+    assert found["8080"].sources == ("10.9.0.0/16", "10.0.0.6")
+    assert by_port(wanted("g1"))["8080"].sources is None
 
 
 def test_without_monitoring_nothing_is_open_to_it() -> None:

@@ -29,7 +29,8 @@ GOOD = Reading(
     machine=FileSystem(2, 1000 * GB, 500 * GB),
     weights_there=frozenset(),
 )
-PART = Part("r760-1", node=True, server=True, cells=(CELL,), models={"llama": {"weight_bytes": 140 * GB}})
+LLAMA = {"name": "llama", "weight_bytes": 140 * GB}
+PART = Part("r760-1", node=True, server=True, cells=(CELL,), models={"llama": LLAMA})
 
 
 def test_a_good_host_has_no_fault() -> None:
@@ -93,6 +94,13 @@ def test_one_disk_for_both_is_counted_once() -> None:
     disk = FileSystem(1, 200 * GB, 100 * GB)
     (fault,) = faults(PART, replace(GOOD, rancher=disk, machine=disk))
     assert "what K3s and its images take and the weights of llama needs 175.0 GB of disk and /var/lib has 90.0" in fault
+
+
+def test_an_adapter_that_is_added_needs_its_own_room_only() -> None:
+    model = {**LLAMA, "beside": [{"name": "sql", "weight_bytes": 2 * GB}]}
+    full = replace(GOOD, machine=FileSystem(2, 100 * GB, 6 * GB), weights_there=frozenset({"llama"}))
+    (fault,) = faults(replace(PART, models={"llama": model}), full)
+    assert "the weights of sql needs 2.0 GB of disk and /var/lib/heteroserve has 1.0 GB free" in fault
 
 
 def test_what_is_there_is_not_asked_for_again() -> None:

@@ -36,6 +36,7 @@ class Host:
         (self.bin / "uv").write_text(UV)
         (self.bin / "uv").chmod(0o755)
         (self.bin / "python").symlink_to(sys.executable)
+        (self.bin / "activate").write_text(f"VIRTUAL_ENV={self.bin.parent}\n")
         (self.bin.parent / python_env.MARK).write_text(python_env.digest_of(sys.executable, folder / "uv.txt"))
 
     def read(self, name: str) -> str:
@@ -69,6 +70,21 @@ def test_a_second_run_changes_nothing_and_another_lock_everything(host: Host) ->
     (host.folder / "engine.txt").write_text("engine==2\n")
     assert host.run()["changed"]
     assert host.read("asked").count("--require-hashes") == 2
+
+
+def test_an_environment_that_was_moved_is_made_again(host: Host) -> None:
+    """Its scripts name the folder that they were made in."""
+    host.run()
+    made = host.folder / "envs" / "engine"
+    moved = made.rename(made.with_name("moved"))
+    assert host.run(path=str(moved))["changed"]
+    assert not host.run(path=str(moved))["changed"]
+
+
+def test_uvs_cache_lies_beside_the_environments_without_a_home(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    host.run()
+    assert f"UV_CACHE_DIR={host.folder}/envs/.uv-cache" in host.read("variables")
 
 
 def test_what_was_cut_short_is_made_again(host: Host) -> None:
@@ -119,3 +135,14 @@ def test_what_is_imported_is_compiled_whatever_the_shell_says(host: Host, monkey
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     host.run()
     assert list((host.folder / "envs" / "engine").rglob("engine.*.pyc"))
+
+
+def test_an_environment_can_be_shared_with_a_services_account(host: Host) -> None:
+    """Whatever modes uv's cache has: it links its files."""
+    host.run(shared=True)
+    made = host.folder / "envs" / "engine"
+    closed = [path.name for path in made.rglob("*") if not path.is_symlink() and not path.stat().st_mode & 0o004]
+    assert closed == [python_env.MARK]
+    assert (made.stat().st_mode & 0o777) == 0o755
+    assert not host.run(shared=True)["changed"]
+    assert host.run()["changed"]

@@ -110,3 +110,13 @@ def test_nothing_of_the_vendors_images_is_replaced() -> None:
     assert not added & {"torch", "triton", "vllm", "numpy", "transformers", "protobuf", "pydantic", "fastapi"}
     versions = {word: locked_version(lock("vllm-cuda"), word) for word in added}
     assert all(locked_version(lock("vllm-rocm"), word) == version for word, version in versions.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scripts_can_be_executed(name: str) -> None:
+    """Files come into the build as the role copies them, without that right."""
+    last = last_stage(name)
+    scripts = [word for kind, rest in last if kind == "COPY" for word in rest.split() if word.endswith(".sh")]
+    made = " ".join(rest for kind, rest in last if kind == "RUN" and rest.startswith("chmod 0755"))
+    assert scripts == ["serving/haproxy.sh"]
+    assert all(f"/opt/library/{script}" in made.split() for script in scripts)

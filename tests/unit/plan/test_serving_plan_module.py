@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from heteroserve.plan.model_cards import card_named
+from heteroserve.plan.model_shape import config_of
+
+from tests.helpers.lora_adapter import make_adapter
 
 ROOT = Path(__file__).resolve().parents[3]
 RUN = (
@@ -127,3 +131,28 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_plan_of_another_version_counts_as_none(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"version": 0}')
     assert run(tmp_path)["changed"] is True
+
+
+def test_the_rank_of_an_adapter_and_the_shape_of_a_draft_are_read_where_they_lie(tmp_path: Path) -> None:
+    adapter, draft = tmp_path / "adapter", tmp_path / "draft"
+    make_adapter(config_of(card_named("smollm2-135m")), adapter, rank=4)
+    draft.mkdir()
+    (draft / "config.json").write_text(json.dumps(config_of(card_named("smollm2-135m"))))
+    model = {
+        **MODEL,
+        "lora_adapters": [{"name": "sql", "source": {"path": str(adapter)}}],
+        "draft": {"source": {"path": str(draft)}},
+    }
+    answer = run(tmp_path, models=[model])
+    assert not answer.get("failed"), answer
+    (planned,) = answer["plan"]["models"]
+    assert [(one["name"], one["kind"], one["rank"]) for one in planned["beside"]] == [
+        ("sql", "adapter", 4),
+        ("small+draft", "draft", 0),
+    ]
+    (cell,) = answer["plan"]["cells"]
+    assert (cell["engine"], cell["engine_args"]["max_lora_rank"]) == ("vllm", 8)
+    (adapter / "adapter_config.json").unlink()
+    refused = run(tmp_path, models=[model])
+    assert refused["failed"]
+    assert f"the rank of sql is unknown, for no adapter_config.json was found at {adapter}" in refused["msg"]

@@ -13,13 +13,14 @@ from heteroserve.plan.schema import Plan, plan_from_json
 from heteroserve.serving.settings import Settings
 
 DIGEST = "@sha256:" + "0" * 64
-BUILDS = ("vllm-cpu", "vllm-cuda", "vllm-rocm", "vllm-xpu", "bigdl", "onnx")
+BUILDS = ("vllm-cpu", "vllm-cuda", "vllm-rocm", "vllm-xpu", "bigdl", "onnx", "openvino")
 
 
 SETTINGS = Settings(
     images={build: f"registry.rack:5000/heteroserve/{build}{DIGEST}" for build in BUILDS},
     ray_version="2.60.0",
     models_path="/var/lib/heteroserve/models",
+    cache_path="/var/lib/heteroserve/cache",
     gateways=("10.20.5.13", "10.20.5.14"),
     monitors=("10.20.5.12",),
 )

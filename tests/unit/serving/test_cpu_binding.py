@@ -58,19 +58,19 @@ def test_lists_are_read_as_the_kernel_prints_them(text: str, ids: list[int]) -> 
     assert cpu_ids(text) == ids
 
 
-def test_a_replica_has_the_socket_of_the_plan(dual: Path) -> None:
+def test_a_replica_has_the_numa_node_of_the_plan(dual: Path) -> None:
     first, second = shares(dual, ALL, Share(4, 0), Share(4, 1))
     assert first == [(0, 8), (1, 9), (2, 10), (3, 11)]
     assert second == [(4, 12), (5, 13), (6, 14), (7, 15)]
 
 
-def test_four_replicas_on_two_sockets_have_cores_of_their_own(dual: Path) -> None:
-    asked = [Share(2, socket, first) for socket in (0, 1) for first in (0, 2)]
+def test_four_replicas_on_two_nodes_have_cores_of_their_own(dual: Path) -> None:
+    asked = [Share(2, node, first) for node in (0, 1) for first in (0, 2)]
     found = shares(dual, ALL, *asked)
     assert found == [[(0, 8), (1, 9)], [(2, 10), (3, 11)], [(4, 12), (5, 13)], [(6, 14), (7, 15)]]
 
 
-def test_two_replicas_share_one_socket(tmp_path: Path) -> None:
+def test_two_replicas_share_one_node(tmp_path: Path) -> None:
     one = machine(tmp_path, [(0, 0, str(cpu)) for cpu in range(4)], "0-3")
     assert shares(one, ALL, Share(2, None, 0), Share(2, None, 2)) == [[(0,), (1,)], [(2,), (3,)]]
 

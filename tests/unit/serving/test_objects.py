@@ -14,7 +14,7 @@ from heteroserve.cluster.gpu_plugins import RESOURCES as COUNTED
 from heteroserve.cluster.quantities import canonical, value
 from heteroserve.common.names import LONGEST_NAME, SPEC, label_value
 from heteroserve.inventory.models import ModelSource
-from heteroserve.plan.schema import Cell, Expectation, Limits, Placement, Plan, PlannedModel, cell_digest
+from heteroserve.plan.schema import Beside, Cell, Expectation, Limits, Placement, Plan, PlannedModel, cell_digest
 from heteroserve.serving.names import DIGEST, TAKES
 from heteroserve.serving.names import MODEL as MODEL_NAME
 from heteroserve.serving.objects import cell_objects, disruption_budgets, restorable, shared_objects
@@ -33,7 +33,7 @@ LIMITS = Limits(4096, 16, 3 * 2**30 // 2, 1000, 2**31, 2**33)
 MODEL = PlannedModel(
     "meta/llama", ModelSource(hub="meta/llama"), 4096, "bfloat16", None, 1, 2**34 + 1, 1, folder="meta--llama"
 )
-PLAIN = Settings({build: f"r:5000/{build}{IMAGE}" for build in BUILDS}, "2.60.0", "/models/")
+PLAIN = Settings({build: f"r:5000/{build}{IMAGE}" for build in BUILDS}, "2.60.0", "/models/", "/cache")
 
 
 def cell(vendor: str = "cpu", hosts: tuple[str, ...] = ("a",), each: int = 1, **more: Any) -> Cell:
@@ -62,8 +62,8 @@ def cell(vendor: str = "cpu", hosts: tuple[str, ...] = ("a",), each: int = 1, **
 
 
 def built(given: Cell, settings: Settings = PLAIN) -> dict[str, dict[str, Any]]:
-    """The objects of a cell by kind."""
-    return {one["kind"]: one for one in cell_objects(given, MODEL, settings)}
+    """The objects of a cell by kind; of volumes and claims, those of the weights."""
+    return {one["kind"]: one for one in reversed(cell_objects(given, MODEL, settings))}
 
 
 def templates(service: dict[str, Any]) -> list[dict[str, Any]]:
@@ -249,6 +249,47 @@ def test_the_weights_are_a_volume_of_their_own_for_this_cell() -> None:
     assert value(volume["spec"]["capacity"]["storage"]) >= MODEL.weight_bytes
     elsewhere = built(cell(hosts=("b",)))["PersistentVolume"]["metadata"]["name"]
     assert elsewhere != volume["metadata"]["name"]  # a volume's host and folder cannot be changed
+
+
+def test_adapters_and_a_draft_model_are_volumes_of_the_cell_and_mounted_where_vllm_is_told() -> None:
+    beside = (
+        Beside("o/sql", "llama", "adapter", MODEL.source, 9, "o--sql", "adapter_config.json", 8),
+        Beside("llama+draft", "llama", "draft", MODEL.source, 9, "llama+draft"),
+    )
+    args = {"enable_lora": True, "speculative_config": {"method": "draft_model", "num_speculative_tokens": 3}}
+    given = cell(hosts=("a",), engine="vllm", engine_args=args)
+    objects = cell_objects(given, replace(MODEL, beside=beside), PLAIN)
+    claims = {
+        one["spec"]["local"]["path"]: one["spec"]["claimRef"]["name"]
+        for one in objects
+        if one["kind"] == "PersistentVolume"
+    }
+    assert set(claims) == {"/models/meta--llama", "/models/o--sql", "/models/llama+draft", "/cache"}
+    spec = templates(objects[-1])[0]["spec"]
+    used = {one["name"]: one["persistentVolumeClaim"] for one in spec["volumes"] if "persistentVolumeClaim" in one}
+    mounted = {one["mountPath"]: one for one in spec["containers"][0]["volumeMounts"]}
+    for path, claim in claims.items():
+        assert used[mounted[path]["name"]]["claimName"] == claim
+        assert mounted[path].get("readOnly", False) == (path != "/cache")
+    (application,) = yaml.safe_load(objects[-1]["spec"]["serveConfigV2"])["applications"]
+    engine = application["args"]["engine_kwargs"]
+    assert engine["lora_modules"] == [{"name": "o/sql", "path": "/models/o--sql"}]
+    assert engine["speculative_config"]["model"] == "/models/llama+draft"
+
+
+def test_what_an_engine_keeps_is_a_folder_of_the_host_that_it_may_write() -> None:
+    given = cell(hosts=("a",))
+    objects = cell_objects(given, MODEL, PLAIN)
+    (volume,) = (one for one in objects if one["spec"].get("local") == {"path": "/cache"})
+    name = volume["metadata"]["name"]
+    (claim,) = (one for one in objects if one["spec"].get("volumeName") == name)
+    assert volume["spec"]["accessModes"] == claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    spec = templates(built(given)["RayService"])[0]["spec"]
+    mounts = {one["name"]: one for one in spec["containers"][0]["volumeMounts"]}
+    assert mounts["cache"] == {"name": "cache", "mountPath": "/cache"}
+    assert {"name": "HETEROSERVE_CACHE", "value": "/cache"} in spec["containers"][0]["env"]
+    used = {one["name"]: one for one in spec["volumes"]}
+    assert used["cache"]["persistentVolumeClaim"] == {"claimName": name}
 
 
 def test_the_node_port_is_the_plans_and_keeps_the_callers_address() -> None:

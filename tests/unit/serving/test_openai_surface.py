@@ -7,16 +7,20 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from serving.engines import echo
 from serving.engines.stepping import SteppingEngine
 from serving.openai.surface import build
+from serving.openai.text import CheckpointText
 from tests.helpers.openai_requests import CONTEXT, QUESTION, Asked, requests, told
 from tests.helpers.tiny_engine import model_of, tiny
 
@@ -317,3 +321,13 @@ def test_the_engine_for_tests_answers_through_the_same_surface() -> None:
         assert (long.status_code, long.json()["error"]["param"]) == (400, "input_tokens")
         assert "100 tokens" in long.json()["error"]["message"]
         assert "120 input tokens" in long.json()["error"]["message"]
+
+
+def test_a_checkpoints_tokenizer_refuses_what_is_no_utf8(tmp_path: Path) -> None:
+    """Whatever release of tokenizers the engine has: that of BigDL replaces half a surrogate pair."""
+    made = Tokenizer(WordLevel({"Paris": 0, "?": 1}, unk_token="?"))
+    made.save(str(tmp_path / "tokenizer.json"))
+    text = CheckpointText(tmp_path)
+    assert text.encode("Paris", special=False) == [0]
+    with pytest.raises(UnicodeError):
+        text.encode("\ud800", special=False)

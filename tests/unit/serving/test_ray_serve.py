@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from heteroserve.common.logs import last_error
 from heteroserve.inventory.models import ModelSource
-from heteroserve.plan.schema import Cell, Expectation, Limits, Placement, PlannedModel
+from heteroserve.plan.schema import Beside, Cell, Expectation, Limits, Placement, PlannedModel
 from heteroserve.serving.ray_serve import explain, serve_config, up_to_date, verdict
 
 MODEL = PlannedModel("llama", ModelSource(path="/m"), 4096, "float32", None, 1, 4, 1)
@@ -47,6 +47,20 @@ def test_the_configuration_carries_the_plan() -> None:
         "enforce_eager": True,
     }
     assert args["deployment"]["ray_actor_options"] == {"num_cpus": 1}
+
+
+def test_vllm_is_told_where_adapters_and_the_draft_model_lie() -> None:
+    beside = (
+        Beside("llama-sql", "llama", "adapter", ModelSource(path="/a"), 9, "llama-sql", "adapter_config.json", 8),
+        Beside("llama+draft", "llama", "draft", ModelSource(hub="o/d"), 9, "llama+draft"),
+    )
+    args = {"enable_lora": True, "speculative_config": {"method": "draft_model", "num_speculative_tokens": 3}}
+    cell, model = replace(CELL, engine_args=args), replace(MODEL, beside=beside)
+    paths = {"llama-sql": "/a", "llama+draft": "/models/llama+draft"}
+    (application,) = serve_config(cell, model, "/weights", "127.0.0.1", paths)["applications"]
+    engine = application["args"]["engine_kwargs"]
+    assert engine["lora_modules"] == [{"name": "llama-sql", "path": "/a"}]
+    assert engine["speculative_config"] == {**args["speculative_config"], "model": "/models/llama+draft"}  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(
