@@ -19,9 +19,10 @@ from typing import Any
 
 import openai
 import pytest
+import yaml
 from heteroserve.plan.schema import Plan
 
-from tests.cluster.conftest import ROOT, Cluster, clusters
+from tests.cluster.conftest import DISCOVER, ROOT, Cluster, clusters
 from tests.helpers import broken, serving
 from tests.helpers.endpoint_behaviour import MODEL, EndpointBehaviour
 from tests.helpers.manifests import api_server_accepts, kuberay_makes_pods, spread
@@ -275,6 +276,47 @@ def test_one_model_is_served_by_three_engines(cluster: Cluster) -> None:
     cluster.settings.update(kept)
     cluster.write()
     cluster.serve_elsewhere()
+
+
+@pytest.mark.long("four minutes; Molecule has hosts with stand-ins, test_monitoring.py real cells under ray")
+def test_monitoring_reads_hosts_cluster_and_cells(cluster: Cluster, tmp_path: Path) -> None:
+    """Every target of a Prometheus on one of the hosts is up, and each room of the house has figures."""
+    (tmp_path / "watch.yml").write_text(
+        yaml.safe_dump({"all": {"children": {"monitoring": {"hosts": {"agent-2": {}}}}}})
+    )
+    words = ["-i", str(tmp_path / "watch.yml"), "--tags", f"{DISCOVER},hosts,gateway,monitoring", "-e", "batch=100%"]
+    print(stages(cluster.play("site.yml", *words)))
+
+    def ask(path: str) -> dict[str, Any]:
+        code = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:9090/api/v1/{path}').read().decode())"
+        return dict(json.loads(cluster.on("agent-2", "python3", "-c", code))["data"])
+
+    def targets() -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for target in ask("targets")["activeTargets"]:
+            said = f"{target['health']} {target['scrapeUrl']} {target['lastError']}".strip()
+            found.setdefault(target["labels"]["job"], set()).add(said)
+        return found
+
+    serving.wait_until(
+        "all targets up", lambda: all(said.startswith("up ") for all_ in targets().values() for said in all_), 90
+    )
+    print({job: len(said) for job, said in targets().items()})
+    assert {"node", "gateway", "cells", "engines", "k3s", "health", "plan"} <= targets().keys()
+    for metric in (
+        "ray_node_cpu_count",
+        "vllm:num_requests_running",
+        "heteroserve_engine_num_requests",
+        "kubelet_running_pods",
+        "haproxy_server_status",
+        "heteroserve_health_right",
+    ):
+        assert ask(f"query?query={metric}")["result"], metric
+    cells = {item["metric"]["cell"] for item in ask("query?query=ray_node_cpu_count")["result"]}
+    assert cells == set(serving.planned(cluster))
+    assert changed(cluster.play("site.yml", *words)) == 0
+    cluster.play("playbooks/monitoring.yml", *words[:2], "-e", "monitoring_state=absent")
+    cluster.play("site.yml", "--tags", f"{DISCOVER},hosts,gateway", "-e", "batch=100%")
 
 
 def test_an_update_goes_cell_by_cell_and_no_request_fails(cluster: Cluster) -> None:
