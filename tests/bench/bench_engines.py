@@ -170,6 +170,7 @@ def main() -> None:
                 name.partition("-")[0],
                 folder,
                 str(asked.threads),
+                asked.dtype,
             )
             assert process.stdout is not None
             if process.stdout.readline().strip() != "ready":

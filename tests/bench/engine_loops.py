@@ -1,4 +1,4 @@
-"""One engine's own loop over tokens, without a server: ``python engine_loops.py ENGINE FOLDER THREADS``.
+"""One engine's own loop over tokens, without a server: ``python engine_loops.py ENGINE FOLDER THREADS DTYPE``.
 
 Reads lines "CLIENTS TOKENS" and answers each with the tokens/s of that many answers at once. bench_engines.py runs it
 in the environment of the engine that it measures.
@@ -16,7 +16,7 @@ PROMPT = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start
 Loop = Callable[[int, int], None]
 
 
-def genai(folder: str, threads: int) -> Loop:
+def genai(folder: str, threads: int, dtype: str) -> Loop:
     """onnxruntime-genai's generator: the answers of a batch begin and end together."""
     import onnxruntime_genai as library
 
@@ -35,7 +35,7 @@ def genai(folder: str, threads: int) -> Loop:
     return run
 
 
-def optimum(folder: str, threads: int) -> Loop:
+def optimum(folder: str, threads: int, dtype: str) -> Loop:
     """Optimum's model in transformers' generate(), as the guide has it; exported to int8 at the first time."""
     import onnxruntime
     import torch
@@ -68,11 +68,14 @@ def optimum(folder: str, threads: int) -> Loop:
     return run
 
 
-def openvino(folder: str, threads: int) -> Loop:
+def openvino(folder: str, threads: int, dtype: str) -> Loop:
     """OpenVINO GenAI's pipeline with continuous batching; ``folder`` is a GGUF file or an exported model."""
     import openvino_genai as library
 
-    pipeline = library.LLMPipeline(folder, "CPU", INFERENCE_NUM_THREADS=threads)
+    # As serving/engines/openvino.py does: the numbers that are computed with are those of the KV cache, too.
+    precision = {"float32": "f32", "bfloat16": "bf16"}[dtype]
+    hints = {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": precision}
+    pipeline = library.LLMPipeline(folder, "CPU", INFERENCE_NUM_THREADS=threads, **hints)
     settings = library.GenerationConfig()
     settings.do_sample, settings.ignore_eos, settings.apply_chat_template = False, True, False
 
@@ -86,9 +89,9 @@ def openvino(folder: str, threads: int) -> Loop:
 LOOPS = {"genai": genai, "optimum": optimum, "openvino": openvino}
 
 if __name__ == "__main__":
-    name, weights, count = sys.argv[1:4]
+    name, weights, count, numbers = sys.argv[1:5]
     said, sys.stdout = sys.stdout, sys.stderr  # libraries write what they like
-    measured = LOOPS[name](weights, int(count))
+    measured = LOOPS[name](weights, int(count), numbers)
     measured(1, 4)
     print("ready", file=said, flush=True)
     for line in sys.stdin:

@@ -264,6 +264,8 @@ def test_one_model_is_served_by_three_engines(cluster: Cluster) -> None:
     hosts = ["server-1", "agent-1", "agent-2"]
     cluster.settings["models"] = [{**LLAMA, "engines": engines, "max_replicas": 3, "hosts": hosts}]
     cluster.write()
+    cluster.play("site.yml", "--tags", DISCOVER)
+    print(stages(cluster.play("playbooks/images.yml")))
     printed = cluster.serve_elsewhere()
     print(stages(printed))
     cells = json.loads((cluster.state / "plan.json").read_text())["cells"]
