@@ -15,10 +15,11 @@ import statistics
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from bench_gateway import rate
 
-OF_SERVING = ("cell", "gateway", "chatbot")  # what supervisord's other programs' names begin with
+OF_SERVING = ("gateway", "chatbot")  # what the names of supervisord's other programs begin with, beside the cells
 SETTLE_S = 5.0  # a program that starts needs the processor, which is not what is measured
 
 
@@ -28,10 +29,11 @@ def supervisorctl(state: Path, *words: str) -> str:
     return subprocess.run(command, capture_output=True, encoding="utf-8", check=False).stdout
 
 
-def monitoring(state: Path) -> list[str]:
+def monitoring(state: Path, plan: dict[str, Any]) -> list[str]:
     """Programs that are there for monitoring. Raises ``SystemExit`` if there is none."""
-    found = [line.split()[0] for line in supervisorctl(state, "status").splitlines()]
-    programs = [name for name in found if not name.split(":")[0].startswith(OF_SERVING)]
+    found = {line.split()[0] for line in supervisorctl(state, "status").splitlines()}
+    cells = {cell["name"] for cell in plan["cells"]}
+    programs = sorted(name for name in found - cells if not name.startswith(OF_SERVING))
     if not programs:
         raise SystemExit("no monitoring runs: ./heteroserve up -e monitoring_enabled=true")
     return programs
@@ -46,8 +48,8 @@ async def main() -> None:
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=6)
     asked = parser.parse_args()
-    model = json.loads((asked.state / "plan.json").read_text())["models"][0]["name"]
-    programs = monitoring(asked.state)
+    plan = json.loads((asked.state / "plan.json").read_text())
+    model, programs = plan["models"][0]["name"], monitoring(asked.state, plan)
     print(f"monitoring: {', '.join(programs)}")
     rates: dict[tuple[int, str], list[float]] = {}
     try:

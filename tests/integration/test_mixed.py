@@ -22,6 +22,8 @@ import yaml
 from heteroserve.common import processes
 
 from tests.helpers.endpoint_behaviour import MODEL
+from tests.helpers.mutations import ask_its_document
+from tests.helpers.mutations import send as send_mutated
 from tests.helpers.openai_requests import CONTEXT, requests, send
 from tests.helpers.requests_load import Load
 
@@ -29,7 +31,7 @@ from .conftest import Installation, installation
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.long("eight minutes: four environments, four engines; units hold the surface to the same table"),
+    pytest.mark.long("a quarter of an hour: four environments, four engines; units hold the surface to the same table"),
 ]
 ENGINES = ("vllm", "openvino", "onnx", "bigdl")
 # Requests that name no model, or none that is served: the gateway refuses them itself, as it cannot route them.
@@ -112,6 +114,14 @@ def test_the_table_of_requests_through_the_gateway(mixed: Mixed) -> None:
     own = {one.name: found[one.name] for one in requests() if found[one.name] not in (one.expected, one.here)}
     print(f"gateway: {len(found) - len(own)} of {len(found)} as an engine, itself: {own}")
     assert own.keys() == GATEWAYS_OWN
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:])
+def test_what_nobody_would_send_is_answered(mixed: Mixed, engine: str) -> None:
+    """2,000 mutated requests, and what schemathesis makes of the engine's OpenAPI document: no 5xx, nothing hangs."""
+    for answers, faults in (send_mutated(mixed.url(engine), MODEL, 2000), ask_its_document(mixed.url(engine), 60)):
+        print(f"{engine}: {dict(answers)}")
+        assert not faults
 
 
 @pytest.mark.parametrize("engine", [*ENGINES, "gateway"])
