@@ -50,8 +50,8 @@ def environment(threads: int) -> dict[str, str]:
     return {**os.environ, **fixed}
 
 
-def served(port: int) -> Measure:
-    """Answers of an OpenAI server, streamed to as many clients at once."""
+def served(port: int, stream: bool) -> Measure:
+    """Answers of an OpenAI server to as many clients at once; as streams, or whole, as the loops give them."""
 
     def one(tokens: int, found: list[int]) -> None:
         body = {
@@ -59,8 +59,8 @@ def served(port: int) -> Measure:
             "max_tokens": tokens,
             "ignore_eos": True,
             "temperature": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
+            "stream": stream,
+            **({"stream_options": {"include_usage": True}} if stream else {}),
         }
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
@@ -68,7 +68,7 @@ def served(port: int) -> Measure:
         with urllib.request.urlopen(request, timeout=600) as answer:
             for line in answer:
                 if b'"usage":{' in line.replace(b" ", b""):
-                    found.append(json.loads(line[6:])["usage"]["completion_tokens"])
+                    found.append(json.loads(line.removeprefix(b"data: "))["usage"]["completion_tokens"])
 
     def run(clients: int, tokens: int) -> float:
         found: list[int] = []
@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--whole", action="store_true", help="ask for whole answers instead of streams")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--port", type=int, default=19500)
     asked = parser.parse_args()
@@ -153,14 +154,14 @@ def main() -> None:
             if engine == "openvino":
                 arguments["dtype"] = asked.dtype
             wait_for(port, start(python, "-c", SERVER, engine, asked.weights, str(port), json.dumps(arguments)))
-            measures[f"{name} (served)"] = served(port)
+            measures[f"{name} (served)"] = served(port, not asked.whole)
             port += 1
         if asked.vllm:
             command = [asked.vllm, "-m", "vllm.entrypoints.openai.api_server", "--model", asked.weights]
             command += ["--served-model-name", "model", "--port", str(port), "--host", "127.0.0.1"]
             command += ["--max-model-len", "512", "--dtype", asked.dtype, "--enforce-eager", "--max-num-seqs", "16"]
             wait_for(port, start(*command))
-            measures["vllm (served)"] = served(port)
+            measures["vllm (served)"] = served(port, not asked.whole)
         for item in asked.loop:
             name, _, rest = item.partition("=")
             python, _, folder = rest.partition(":")

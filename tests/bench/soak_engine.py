@@ -31,15 +31,11 @@ def resident_mib(pid: int) -> float:
 async def one(client: httpx.AsyncClient, number: int) -> str:
     """Send a request; what became of it."""
     chance = random.Random(number)
-    body = {
-        "messages": [{"role": "user", "content": "word " * chance.randint(1, 60)}],
-        "max_tokens": chance.randint(1, 8),
-        "stream": number % 3 == 0,
-    }
+    body = {"prompt": "word " * chance.randint(1, 12), "max_tokens": chance.randint(1, 8), "stream": number % 3 == 0}
     if not body["stream"]:
-        answer = await client.post("/v1/chat/completions", json=body)
+        answer = await client.post("/v1/completions", json=body)
         return str(answer.status_code)
-    async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+    async with client.stream("POST", "/v1/completions", json=body) as answer:
         async for _ in answer.aiter_lines():
             return "left"
     return str(answer.status_code)
