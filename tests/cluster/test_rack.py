@@ -318,8 +318,7 @@ def test_monitoring_reads_hosts_cluster_and_cells(cluster: Cluster, tmp_path: Pa
     cells = {item["metric"]["cell"] for item in ask("query?query=ray_node_cpu_count")["result"]}
     assert cells == set(serving.planned(cluster))
     assert changed(cluster.play("site.yml", *words)) == 0
-    cluster.play("playbooks/monitoring.yml", *words[:2], "-e", "monitoring_state=absent")
-    cluster.play("site.yml", "--tags", f"{DISCOVER},hosts,gateway", "-e", "batch=100%")
+    # The reset, below, takes it away.
 
 
 def test_an_update_goes_cell_by_cell_and_no_request_fails(cluster: Cluster) -> None:

@@ -107,7 +107,7 @@ def test_people_talk_to_the_model_in_a_browser(local: Installation) -> None:
             person = Person(browser, "http://127.0.0.1:25990")
             person.model_is(MODEL)
             person.set("temperature", "0")
-            person.ask(QUESTION)
+            person.ask(QUESTION["content"])
             person.is_answered("Paris")
             person.set("length", "3000")
             person.ask("Write a very long story about a train that crosses Europe, with many chapters.")
