@@ -114,7 +114,7 @@ class Page:
 
     @staticmethod
     def edited(history: list[Any], edit: gr.EditData) -> list[Any]:
-        """The conversation up to the edited question, which is asked anew."""
+        """The conversation up to the edited question, which is asked again."""
         place = edit.index[0] if isinstance(edit.index, list | tuple) else edit.index
         return [*history[:place], said("user", str(edit.value))]
 

@@ -282,7 +282,7 @@ def test_one_model_is_served_by_three_engines(cluster: Cluster) -> None:
 
 @pytest.mark.long("four minutes; Molecule has hosts with stand-ins, test_monitoring.py real cells under ray")
 def test_monitoring_reads_hosts_cluster_and_cells(cluster: Cluster, tmp_path: Path) -> None:
-    """Every target of a Prometheus on one of the hosts is up, and each room of the house has figures."""
+    """Every target of a Prometheus on one of the hosts is up; cells, engines, kubelets and the gateway have figures."""
     (tmp_path / "watch.yml").write_text(
         yaml.safe_dump({"all": {"children": {"monitoring": {"hosts": {"agent-2": {}}}}}})
     )

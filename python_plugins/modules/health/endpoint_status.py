@@ -85,7 +85,7 @@ def chatbot_of(path: str | None) -> str | None:
 
 
 def out_of_use(plan: dict[str, Any], drained: list[str]) -> list[str]:
-    """Cells that somebody drained, and how their hosts are put back."""
+    """Drained cells, and the command that returns their hosts."""
     hosts = sorted({host for cell in plan["cells"] if cell["name"] in drained for host in cell["hosts"]})
     ways = [f"./heteroserve run playbooks/drain.yml -e drain_host={host} -e drain_state=absent" for host in hosts]
     return [f"{', '.join(drained)}: drained; {' and '.join(ways)} takes it into use again"] if drained else []

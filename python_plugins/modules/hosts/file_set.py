@@ -15,12 +15,12 @@ options:
   files:
     description:
       - The files to copy, by their place below O(path), as paths on the controller.
-      - A file that may be executed there may be executed on the host by whoever may read it.
+      - An executable file stays executable, for whoever may read it.
     type: dict
     required: true
   folders: {description: "Further folders, absolute or below O(path).", type: list, elements: str, default: []}
   mode:
-    description: Mode of the files, such as V(0600). Folders may be entered by whoever may read them.
+    description: Mode of the files, such as V(0600). Folders get the execute bit wherever they get the read bit.
     type: str
     required: true
 attributes:

@@ -186,7 +186,7 @@ def cell_digest(cell: Cell, model: PlannedModel) -> str:
     for key in ("folder", "backend", "described_by"):
         del material["model"][key]
     if not material["model"]["beside"]:
-        del material["model"]["beside"]  # as before there was this field
+        del material["model"]["beside"]  # so that a cell without it keeps its digest
     for replica in material["replicas"]:
         if replica["first_core"] is None:
             del replica["first_core"]  # nothing is bound: such a cell is what it was before there was this field
