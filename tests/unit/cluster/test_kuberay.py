@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import tarfile
@@ -14,6 +15,7 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 from heteroserve.cluster.evidence import Evidence
 from heteroserve.cluster.kuberay import (
+    APPLIED,
     available,
     conflict,
     content,
@@ -208,10 +210,13 @@ def test_crds_are_those_of_the_charts_own_folder(tmp_path: Path) -> None:
         "k/crds/b.yaml": f"---\n{two}\n---\n",
         "k/templates/c.yaml": one,
     }
-    names = [found["metadata"]["name"] for found in kuberay_crds.chart_crds(str(packed(tmp_path, files)))]
+    names = [
+        found["metadata"]["name"]
+        for found in kuberay_crds.parse_crds(kuberay_crds.chart_files(str(packed(tmp_path, files))))
+    ]
     assert names == ["rayclusters.ray.io", "rayservices.ray.io"]
     with pytest.raises(ValueError, match="is not KubeRay's chart"):
-        kuberay_crds.chart_crds(str(packed(tmp_path, {"k/Chart.yaml": "name: k"})))
+        kuberay_crds.chart_files(str(packed(tmp_path, {"k/Chart.yaml": "name: k"})))
 
 
 class FakeApi:
@@ -228,10 +233,16 @@ class FakeApi:
 
     def apply(self, one: dict[str, Any], dry_run: bool) -> dict[str, Any]:
         (self.dry if dry_run else self.applied).append(one["metadata"]["name"])
-        after = {**one, "status": {"conditions": [{"type": "Established", "status": "True"}]}}
+        after = {
+            **copy.deepcopy(one),
+            "status": {"conditions": [{"type": "Established", "status": "True"}]},
+        }
         if not dry_run:
             self.found[one["metadata"]["name"]] = after
         return after
+
+    def note(self, one: dict[str, Any], text: str) -> None:
+        self.found[one["metadata"]["name"]]["metadata"].setdefault("annotations", {})[APPLIED] = text
 
 
 def run(
@@ -253,6 +264,35 @@ def test_crds_are_applied_once(
     assert (api.applied, api.dry) == ([], ["rayclusters.ray.io"])
     assert run(monkeypatch, capsys, api, chart)["changed"]
     assert not run(monkeypatch, capsys, api, chart)["changed"]
+    assert api.applied == ["rayclusters.ray.io"]
+
+
+@pytest.mark.parametrize("drift", ["spec", "labels", "note", "gone", "chart"])
+def test_a_crd_that_is_no_longer_what_was_applied_is_applied_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, drift: str
+) -> None:
+    two = {"k/crds/a.yaml": json.dumps(crd()), "k/crds/b.yaml": json.dumps(crd("rayservices"))}
+    chart, api = packed(tmp_path, two), FakeApi({}, [])
+    run(monkeypatch, capsys, api, chart)
+    found = api.found["rayclusters.ray.io"]
+    match drift:
+        case "spec":
+            found["spec"]["scope"] = "Cluster"
+        case "labels":
+            found["metadata"]["labels"].clear()
+        case "note":
+            del found["metadata"]["annotations"][APPLIED]
+        case "gone":
+            del api.found["rayclusters.ray.io"]
+        case "chart":
+            other = {**crd(), "spec": {**crd()["spec"], "scope": "Cluster"}}
+            chart = packed(tmp_path, {**two, "k/crds/a.yaml": json.dumps(other)})
+    again = run(monkeypatch, capsys, api, chart)
+    # A note that somebody took away is written again; the CRD is what it was.
+    assert again["changed"] == (drift != "note")
+    assert api.applied == ["rayclusters.ray.io", "rayservices.ray.io"] * 2
+    assert not run(monkeypatch, capsys, api, chart)["changed"]
+    assert len(api.applied) == 4
 
 
 def test_nothing_is_applied_over_somebody_elses(

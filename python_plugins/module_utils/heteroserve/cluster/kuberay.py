@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +16,7 @@ Object = Mapping[str, Any]
 GROUP = "ray.io"
 IMAGE = "kuberay/operator"
 LABEL = "kuberay-operator"  # app.kubernetes.io/name of its pods, unless whoever installed it named it otherwise
+APPLIED = "heteroserve.io/applied"  # annotation: what a CRD was when it was applied
 MANAGER = "app.kubernetes.io/managed-by"
 RELEASE = ("meta.helm.sh/release-namespace", "meta.helm.sh/release-name")
 # What tools that keep objects as they want them write on those: label or annotation, and the tool's name.
@@ -43,7 +46,25 @@ def content(crd: Object | None) -> dict[str, Any]:
     if crd is None:
         return {}
     metadata = crd["metadata"]
-    return {"spec": crd["spec"], **{key: metadata.get(key) or {} for key in ("labels", "annotations")}}
+    notes = {key: text for key, text in (metadata.get("annotations") or {}).items() if key != APPLIED}
+    return {"spec": crd["spec"], "labels": metadata.get("labels") or {}, "annotations": notes}
+
+
+def applied_note(crd: Object, chart: str) -> str:
+    """What a CRD is, as the API has it after an apply, and the digest of the chart's CRDs that it came from."""
+    spec = hashlib.sha256(json.dumps(crd["spec"], sort_keys=True).encode()).hexdigest()
+    return f"{chart[:16]} {spec[:32]}"
+
+
+def as_applied(crds: Iterable[Object], chart: str) -> list[str]:
+    """Names of the CRDs that are served and are what the chart made of them, by their notes."""
+    return [
+        crd["metadata"]["name"]
+        for crd in crds
+        if is_ours(crd)
+        and established(crd)
+        and (crd["metadata"].get("annotations") or {}).get(APPLIED) == applied_note(crd, chart)
+    ]
 
 
 def established(crd: Object) -> bool:
