@@ -15,9 +15,11 @@ from ansible.module_utils.common.text.converters import to_text
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import merge_hash
+from ansible.vars.clean import remove_internal_keys
 
 MARK = "==progress=="
 POLL_S = 1.0
+FIRST_POLL_S = 0.1  # most calls find that there is nothing to do
 SHOW_EVERY_S = 5.0
 # The modules have time-outs of their own, which explain; this one only ends a job that hangs.
 LIMIT_S = 6 * 3600
@@ -44,34 +46,20 @@ class ActionModule(ActionBase):
             self._task.async_val = 0
         if job.get("failed") or "ansible_job_id" not in job:
             return merge_hash(result, job)
-        self._follow(progress, job["results_file"], to_text((task_vars or {}).get("inventory_hostname", "")))
-        status = self._status(job["ansible_job_id"], "status", task_vars)
-        self._status(job["ansible_job_id"], "cleanup", task_vars)
+        finished = self._follow(progress, job["results_file"], to_text((task_vars or {}).get("inventory_hostname", "")))
+        # As async_status parses it, without two more module calls.
+        status = self._parse_returned_data({"stdout": finished}, "legacy")
+        self._low_level_execute_command(f"rm -f {self._connection._shell.quote(job['results_file'])}")
         self._remove_tmp_path(folder, force=True)
+        remove_internal_keys(status)
         for key in ("ansible_job_id", "started", "finished", "results_file", "stdout", "stderr"):
             status.pop(key, None)
-        status.pop("stdout_lines", None)
-        status.pop("stderr_lines", None)
         return merge_hash(result, status)
 
-    def _status(self, job: str, mode: str, task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        task = self._task.copy()
-        task.args = {"jid": job, "mode": mode}
-        plugin = self._shared_loader_obj.action_loader.get(
-            "ansible.legacy.async_status",
-            task=task,
-            connection=self._connection,
-            play_context=self._play_context,
-            loader=self._loader,
-            templar=self._templar,
-            shared_loader_obj=self._shared_loader_obj,
-        )
-        return dict(plugin.run(task_vars=task_vars))
-
-    def _follow(self, progress: str, results: str, host: str) -> None:
-        """Show progress until the job's result file no longer says that it runs."""
+    def _follow(self, progress: str, results: str, host: str) -> str:
+        """Show progress until the job's result file no longer says that it runs; the result, as JSON."""
         display = Display()
-        shown, shown_at = "", 0.0
+        shown, shown_at, pause = "", 0.0, FIRST_POLL_S
         quote = self._connection._shell.quote
         while True:
             output = self._low_level_execute_command(
@@ -84,7 +72,8 @@ class ActionModule(ActionBase):
                 shown, shown_at = line, time.monotonic()
             try:
                 if json.loads(state).get("finished", 1):
-                    return
+                    return state
             except ValueError:
                 pass  # caught in the middle of being written
-            time.sleep(POLL_S)
+            time.sleep(pause)
+            pause = min(2 * pause, POLL_S)
