@@ -10,42 +10,84 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.template import generate_ansible_template_vars, trust_as_template
+
+TEXT = {
+    "path": {"type": "str", "required": True},
+    "content": {"type": "str"},
+    "template": {"type": "str"},
+    "vars": {"type": "dict", "default": {}},
+    "mode": {"type": "str"},
+    "group": {"type": "str"},
+}
+
+
+def described(
+    content: bytes, *, text: bool, executable: bool = False, mode: str | None = None, group: str | None = None
+) -> dict[str, Any]:
+    """What the module is told of a file."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    return {"sha256": sha256, "text": text, "executable": executable, "mode": mode, "group": group}
 
 
 class ActionModule(ActionBase):
     """See the module's documentation."""
 
+    def rendered(self, name: str, task_vars: dict[str, Any]) -> str:
+        """A template of the role, as ``ansible.builtin.template`` renders it."""
+        path = self._find_needle("templates", name)
+        own = generate_ansible_template_vars(path=name, fullpath=path)
+        templar = self._templar.copy_with_new_env(
+            searchpath=[str(Path(path).parent)], available_variables={**task_vars, **own}
+        )
+        return str(templar.template(trust_as_template(Path(path).read_text()), escape_backslashes=False))
+
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         _, asked = self.validate_argument_spec(
             {
-                "path": {"type": "str", "required": True},
-                "files": {"type": "dict", "required": True},
-                "folders": {"type": "list", "elements": "str", "default": []},
+                "path": {"type": "str"},
+                "files": {"type": "dict", "default": {}},
+                "texts": {"type": "list", "elements": "dict", "default": [], "options": TEXT},
+                "folders": {"type": "list", "elements": "raw", "default": []},
+                "absent": {"type": "list", "elements": "str", "default": []},
                 "mode": {"type": "str", "required": True},
             }
         )
+        sources, texts = asked.pop("files"), {text["path"]: text for text in asked.pop("texts")}
         try:
-            contents = {place: Path(file).read_bytes() for place, file in asked["files"].items()}
+            contents = {place: Path(file).read_bytes() for place, file in sources.items()}
         except OSError as fault:
             raise AnsibleActionFail(f"a file to copy cannot be read: {fault}") from fault
         files = {
-            place: {
-                "sha256": hashlib.sha256(content).hexdigest(),
-                "executable": os.access(asked["files"][place], os.X_OK),
-            }
+            place: described(content, text=False, executable=os.access(sources[place], os.X_OK))
             for place, content in contents.items()
         }
+        for place, text in texts.items():
+            if (text["content"] is None) == (text["template"] is None):
+                raise AnsibleActionFail(f"{place} needs either a content or a template")
+            rendered = (
+                self.rendered(text["template"], {**(task_vars or {}), **text["vars"]})
+                if text["template"]
+                else text["content"]
+            )
+            contents[place] = rendered.encode()
+            files[place] = described(contents[place], text=True, mode=text["mode"], group=text["group"])
         digest = hashlib.sha1("".join(f"{place}:{file['sha256']}\n" for place, file in sorted(files.items())).encode())
 
-        def call(sent: dict[str, str]) -> dict[str, Any]:
+        def call(places: list[str]) -> dict[str, Any]:
+            sent = {place: base64.b64encode(contents[place]).decode() for place in places}
             given = {**asked, "files": files, "contents": sent}
             return dict(self._execute_module(module_name="file_set", module_args=given, task_vars=task_vars))
 
-        found = call({})
-        if found.get("missing") and not found.get("failed") and not self._task.check_mode:
-            sent = {place: base64.b64encode(contents[place]).decode() for place in found["missing"]}
-            found = {**call(sent), "changed": True}
+        # Texts are short and go along at once; a library is sent where it differs.
+        result = call(list(texts))
+        if set(result.get("missing") or []) - set(texts) and not result.get("failed") and not self._task.check_mode:
+            result = {**call(result["missing"]), "changed": True, "diff": result["diff"]}
         # The contents of a library would fill the screen at -vvv.
-        found.pop("invocation", None)
-        return {**found, "digest": digest.hexdigest()}
+        result.pop("invocation", None)
+        return {
+            **result,
+            "digest": digest.hexdigest(),
+            "sums": {place: file["sha256"] for place, file in files.items()},
+        }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 
 from python_plugins.modules.hosts import file_set
 from tests.helpers.module_runs import run_module
@@ -31,9 +32,20 @@ PLAY = """
         mode: "0600"
       loop: [first, again]
       register: found
+    - name: Write texts, and remove a file
+      file_set:
+        folders: [{path: "{{ target }}/closed", mode: "0700"}]
+        texts:
+          - {path: "{{ target }}/closed/a.conf", content: "a\\n"}
+          - {path: "{{ target }}/b.conf", template: "{{ source }}/b.j2", mode: "0640"}
+        absent: ["{{ target }}/empty/old"]
+        mode: "0600"
+      loop: [first, again]
+      diff: true
+      register: written
     - name: Show
       ansible.builtin.copy:
-        content: "{{ found.results | to_json }}"
+        content: "{{ (found.results + written.results) | to_json }}"
         dest: "{{ shown }}"
         mode: "0600"
 """
@@ -44,7 +56,7 @@ def ensure(
 ) -> dict[str, Any]:
     """One call of the module, as the action plugin makes it."""
     sums = {
-        place: {"sha256": hashlib.sha256(content).hexdigest(), "executable": place.endswith(".sh")}
+        place: {"sha256": hashlib.sha256(content).hexdigest(), "executable": place.endswith(".sh"), "text": False}
         for place, content in files.items()
     }
     contents = {place: base64.b64encode(content).decode() for place, content in files.items()} if send else {}
@@ -75,7 +87,7 @@ def test_what_somebody_changed_comes_back_and_what_is_theirs_stays(tmp_path: Pat
     (tmp_path / "room/b.py").unlink()
     said = ensure(tmp_path, FILES, _ansible_check_mode=True)
     assert said["missing"] == ["a.py", "room/b.py"]
-    assert said["diff"]["prepared"] == f"{tmp_path}/a.py\n{tmp_path}/room/b.py\n"
+    assert said["diff"] == [{"prepared": f"{tmp_path}/a.py\n"}, {"prepared": f"{tmp_path}/room/b.py\n"}]
     assert ensure(tmp_path, FILES)["changed"]
     assert (tmp_path / "a.py").read_bytes() == FILES["a.py"]
     assert (tmp_path / "theirs").exists()
@@ -93,6 +105,9 @@ def test_a_task_sends_what_differs(tmp_path: Path, *, readable: bool) -> None:
     (tmp_path / "play.yml").write_text(PLAY)
     (tmp_path / "source").mkdir()
     (tmp_path / "source/a.py").write_text("a")
+    (tmp_path / "source/b.j2").write_text("a = {{ 40 + 2 }}\n")
+    (tmp_path / "target/empty").mkdir(parents=True)
+    (tmp_path / "target/empty/old").touch()
     if readable:
         (tmp_path / "source/b.sh").touch(mode=0o755)
     done = subprocess.run(
@@ -106,9 +121,34 @@ def test_a_task_sends_what_differs(tmp_path: Path, *, readable: bool) -> None:
     )
     if not readable:
         assert "a file to copy cannot be read" in done.stdout + done.stderr
-        assert not (tmp_path / "target").exists()
+        assert not (tmp_path / "target/a.py").exists()
         return
-    first, again = json.loads((tmp_path / "shown").read_text())
+    first, again, written, unwritten = json.loads((tmp_path / "shown").read_text())
     assert (first["changed"], again["changed"]) == (True, False)
     assert first["digest"] == again["digest"]
     assert modes(tmp_path / "target", "a.py", "room/b.sh", "empty") == ["600", "700", "700"]
+    assert (written["changed"], unwritten["changed"]) == (True, False)
+    assert modes(tmp_path / "target", "closed", "closed/a.conf", "b.conf") == ["700", "600", "640"]
+    assert (tmp_path / "target/b.conf").read_text() == "a = 42\n"
+    assert not (tmp_path / "target/empty/old").exists()
+    assert [(one.get("before"), one.get("after")) for one in written["diff"]] == [
+        ("", "a = 42\n"),
+        ("", "a\n"),
+        (f"{tmp_path}/target/empty/old\n", ""),
+    ]
+
+
+def test_a_file_is_never_readable_by_others_before_it_has_its_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    kept = AnsibleModule.set_mode_if_different
+
+    def noted(self: AnsibleModule, path: str, mode: int, changed: bool) -> bool:
+        seen.append(Path(path).stat().st_mode & 0o077)
+        return bool(kept(self, path, mode, changed))
+
+    monkeypatch.setattr(AnsibleModule, "set_mode_if_different", noted)
+    (tmp_path / "a").mkdir(mode=0o700)
+    ensure(tmp_path / "a", {"secret": b"s"})
+    assert seen == [0, 0]
