@@ -152,6 +152,31 @@ def test_what_runs_has_no_findings(cells: Two) -> None:
     assert sum(map(len, files.values())) < 4 * 1024**2
 
 
+@pytest.mark.long("ten seconds of an installation that is long; units: tests/unit/hosts/test_versions.py")
+def test_planted_differences_of_versions_are_found_and_nothing_else_is(cells: Two) -> None:
+    (packages,) = (cells.state / "envs" / "echo").glob("lib/python3.*/site-packages")
+    (other,) = packages.glob("aiohttp-*.dist-info")
+    (gone,) = packages.glob("starlette-*.dist-info")
+    (packages / "planted-1.0.dist-info").mkdir()
+    other.rename(packages / "aiohttp-0.1.dist-info")
+    gone.rename(packages / "starlette")
+    done = cells.run("run", "playbooks/drift.yml")
+    (packages / "planted-1.0.dist-info").rmdir()
+    (packages / "aiohttp-0.1.dist-info").rename(other)
+    (packages / "starlette").rename(gone)
+    assert done.returncode == 2
+    found = re.findall(r"^ +(echo: .*|host: .*)$", done.stdout, re.MULTILINE)
+    version, absent = (path.name.removesuffix(".dist-info").rpartition("-")[2] for path in (other, gone))
+    assert found == [
+        f"echo: aiohttp is 0.1, and the lock has {version}",
+        "echo: planted 1.0 is installed, and the lock has none",
+        f"echo: starlette is not installed, and the lock has {absent}",
+    ]
+    done = cells.run("run", "playbooks/drift.yml")
+    assert done.returncode == 0, told(done)
+    assert changed(done.stdout) == 0
+
+
 @pytest.mark.long("half a minute; units: test_ray_diagnosis.py")
 def test_a_wrong_argument_of_the_engine_is_named(cells: Two) -> None:
     """The question of a stranger: why is this cell down?"""
