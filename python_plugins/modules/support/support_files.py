@@ -38,6 +38,7 @@ cut: {description: Names of files of which the beginning was left out., returned
 
 import glob
 import os
+import re
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -47,15 +48,20 @@ from ansible.module_utils.heteroserve.common.machine import Machine
 from ansible.module_utils.heteroserve.support.archive import bounded
 
 
-def newest(pattern: str, count: int) -> list[Path]:
-    """The files of a pattern that were written last, the oldest of them first."""
+def newest(pattern: str, count: int) -> list[tuple[Path, Path]]:
+    """The files of a pattern that were written last, the oldest first: a folder, and the path below it.
+
+    The folder is where the pattern begins to be one: of "/var/log/pods/*/*.log" it is "/var/log/pods".
+    """
+    place = Path(re.split(r"[*?\[]", pattern)[0] + "x").parent
     found = {}
     for name in glob.glob(pattern):
         with suppress(OSError):  # rotated away meanwhile
             status = os.stat(name)
             if stat.S_ISREG(status.st_mode):
                 found[name] = status.st_mtime
-    return [Path(name) for name in sorted(found, key=lambda name: found[name])[-count:]]
+    ordered = sorted(found, key=lambda name: found[name])[-count:]
+    return [(place, Path(name).relative_to(place)) for name in ordered]
 
 
 def end_of(path: Path, size: int) -> tuple[str, bool]:
@@ -93,9 +99,10 @@ def main() -> None:
                 f"$ {' '.join(map(str, command))}\n{result.text if result.code is not None else result.explain()}\n"
             )
     for folder, patterns in asked["logs"].items():
-        for path in (path for pattern in patterns for path in newest(pattern, asked["newest"])):
-            files[f"{folder}/{path.name}"], more = end_of(path, asked["log_kib"] * 1024)
-            cut += [f"{folder}/{path.name}"] if more else []
+        for place, path in (found for pattern in patterns for found in newest(pattern, asked["newest"])):
+            name = f"{folder}/{path}"
+            files[name], more = end_of(place / path, asked["log_kib"] * 1024)
+            cut += [name] if more else []
     files, shortened = bounded(files, asked["total_kib"] * 1024)
     module.exit_json(changed=False, files=files, cut=sorted({*cut, *shortened}))
 

@@ -26,6 +26,19 @@ def test_logs_are_read_from_their_end_the_newest_ones_only(tmp_path: Path) -> No
     assert found["cut"] == ["logs/2.log", "logs/3.log"]
 
 
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for pod in ("ns_a", "ns_b"):
+        (tmp_path / pod / "head").mkdir(parents=True)
+        (tmp_path / pod / "head" / "0.log").write_text(pod)
+    (tmp_path / "raylet.err").write_text("a file without a pattern")
+    found = collected(logs={"pods": [f"{tmp_path}/ns_*/*/*.log", f"{tmp_path}/raylet.err"]})["files"]
+    assert found == {
+        "pods/ns_a/head/0.log": "ns_a",
+        "pods/ns_b/head/0.log": "ns_b",
+        "pods/raylet.err": "a file without a pattern",
+    }
+
+
 def test_a_host_has_no_more_than_its_limit(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"{number}.log").write_text("x" * 10_000)
