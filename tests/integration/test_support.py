@@ -145,11 +145,11 @@ def test_planted_differences_of_versions_are_found_and_nothing_else_is(cells: Tw
     (gone,) = packages.glob("starlette-*.dist-info")
     (packages / "planted-1.0.dist-info").mkdir()
     other.rename(packages / "aiohttp-0.1.dist-info")
-    gone.rename(packages / "starlette")
+    gone.rename(packages / "removed")
     done = cells.run("run", "playbooks/drift.yml")
     (packages / "planted-1.0.dist-info").rmdir()
     (packages / "aiohttp-0.1.dist-info").rename(other)
-    (packages / "starlette").rename(gone)
+    (packages / "removed").rename(gone)
     assert done.returncode == 2
     found = re.findall(r"^ +(echo: .*|host: .*)$", done.stdout, re.MULTILINE)
     version, absent = (path.name.removesuffix(".dist-info").rpartition("-")[2] for path in (other, gone))
