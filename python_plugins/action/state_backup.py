@@ -122,7 +122,8 @@ class ActionModule(ActionBase):
                 raise AnsibleActionFail(f"backup_dir: {folder} cannot be written: {error.strerror}") from None
             self._opened(path, password)
         what = "state directory and the cluster's database" if manifest.snapshot else "state directory"
-        report = f"backup  {path}\n        {len(data)} files of the {what}, {len(sealed):,} bytes, opened again"
+        done = "not written in a check run" if self._task.check_mode else "opened again"
+        report = f"backup  {path}\n        {len(data)} files of the {what}, {len(sealed):,} bytes, {done}"
         return {"changed": True, "path": str(path), "report": report}
 
     def _restore(self, state: Path, path: Path, password: str, asked: dict[str, Any]) -> dict[str, Any]:
