@@ -25,8 +25,6 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars, merge_hash
 from ansible.vars.plugins import get_vars_from_inventory_sources
 
-SECRET = re.compile(r"(^|_)(token|password|passwd|passphrase|pass|secret|api_key|key)$")
-CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]+@")  # in a URL
 COMMAND_LINE = "command line (-e)"
 ROOT = Path(__file__).resolve().parents[2]
 # Ansible gives them to each host of a source.
@@ -36,12 +34,15 @@ NO_KEY = "its vault cannot be opened"
 LATER = ("ansible_facts", "state")
 
 
-def schema() -> Any:
-    """``inventory/schema.py``, which Ansible only hands to modules."""
-    shared = str(ROOT / "python_plugins" / "module_utils")
-    if shared not in ansible.module_utils.__path__:
-        ansible.module_utils.__path__.append(shared)
-    return importlib.import_module("ansible.module_utils.heteroserve.inventory.schema")
+def shared(name: str) -> Any:
+    """A file of the shared code, which Ansible only hands to modules."""
+    folder = str(ROOT / "python_plugins" / "module_utils")
+    if folder not in ansible.module_utils.__path__:
+        ansible.module_utils.__path__.append(folder)
+    return importlib.import_module(f"ansible.module_utils.heteroserve.{name}")
+
+
+SECRETS = shared("common.secrets")
 
 
 def nested(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -74,7 +75,7 @@ def in_plain_text(key: str, value: Any) -> bool:
     """Whether a value is a secret by its name, or has one in a URL, and can be read where it stands."""
     if not isinstance(value, str) or not value or "{{" in value:
         return False
-    return SECRET.search(key) is not None or CREDENTIALS.search(value) is not None
+    return SECRETS.SECRET.search(key) is not None or SECRETS.CREDENTIALS.search(value) is not None
 
 
 def role_options(roles: Path) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def masked(value: Any, key: str = "") -> Any:
         return {name: masked(item, str(name)) for name, item in value.items()}
     if isinstance(value, list):
         return [masked(item) for item in value]
-    return "hidden" if value and isinstance(value, str) and SECRET.search(key) else value
+    return "hidden" if value and isinstance(value, str) and SECRETS.SECRET.search(key) else value
 
 
 def later_names() -> set[str]:
@@ -109,7 +110,7 @@ class ActionModule(ActionBase):
         self._hostvars = variables["hostvars"]
         self._sources = [str(source) for source in variables.get("ansible_inventory_sources") or []]
         self._options = role_options(ROOT / "roles")
-        self._schema, self._later = schema(), later_names()
+        self._schema, self._later = shared("inventory.schema"), later_names()
         self._known = {*self._options, *self._schema.HOST_VARIABLES}
         self._known |= {item.name for item in dataclasses.fields(self._schema.Settings)}
         self._places: dict[str, str] = {}

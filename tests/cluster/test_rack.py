@@ -28,6 +28,7 @@ from tests.helpers.endpoint_behaviour import MODEL, EndpointBehaviour
 from tests.helpers.manifests import api_server_accepts, kuberay_makes_pods, spread
 from tests.helpers.playbook_runs import changed
 from tests.helpers.requests_load import Load
+from tests.helpers.support_archive import leaks, unpacked
 from tests.unit.serving.conftest import SETTINGS, plan_of_dell
 
 pytestmark = pytest.mark.alone
@@ -401,6 +402,28 @@ def test_a_host_is_lost_and_returns(cluster: Cluster) -> None:
         subprocess.run(["podman", "start", cluster.container("agent-2")], check=True, timeout=120)
 
     disturbed(cluster, "an agent stopped and started", lose)
+
+
+@pytest.mark.long("a minute; units: test_k3s_findings.py; integration/test_support.py has a rack that nobody reaches")
+def test_the_archive_for_somebody_who_helps_says_why_a_cell_is_down(cluster: Cluster) -> None:
+    """Somebody has cordoned its host, and its pod is gone."""
+    cell, cells = echo(cluster)[0], len(serving.planned(cluster))
+    (pod,) = serving.pods(cluster, cell)
+    host = pod["spec"]["nodeName"]
+    cluster.kubectl("cordon", host)
+    try:
+        cluster.kubectl("-n", "heteroserve", "delete", "pod", pod["metadata"]["name"])
+        serving.wait_until("a pod waits", lambda: "Pending" in json.dumps(serving.pods(cluster, cell)))
+        printed = cluster.play("playbooks/support.yml")
+    finally:
+        cluster.kubectl("uncordon", host)
+    files = unpacked(printed)
+    print(files["findings.md"])
+    assert changed(printed) == 0
+    assert re.search(f"- {cell}: the host {host} is cordoned", files["findings.md"])
+    assert leaks(files, secrets(cluster).values()) == []
+    assert {"cluster/nodes.json", "cluster/rayservices.json", f"hosts/{host}/k3s.log"} <= set(files)
+    serving.wait_until("all cells up", lambda: serving.all_up(cluster, cells))
 
 
 @pytest.mark.long("two minutes; pods do not depend on what is restarted: a lost host, and reloads in test_gateway.py")

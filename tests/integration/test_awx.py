@@ -40,10 +40,10 @@ def test_objects_are_made_kept_and_removed(root: Path, awx: tuple[Awx, str]) -> 
     first = run(root, url)
     assert first.returncode == 0, told(first)
     counts = {name: len(objects) for name, objects in made.objects.items()}
-    assert counts["job_templates"] == 12
+    assert counts["job_templates"] == 14
     assert counts["workflow_job_template_nodes"] == 6
     assert counts["workflow_approval_templates"] == 1
-    assert len(made.surveys) == 5
+    assert len(made.surveys) == 6
     second = run(root, url)
     assert second.returncode == 0, told(second)
     assert changed(second.stdout) == 0

@@ -50,10 +50,9 @@ class Two(Installation):
         (self.inventory / "group_vars" / "all" / "models.yml").write_text(yaml.safe_dump({"models": [model]}))
 
 
-@pytest.fixture(scope="module")
-def two(root: Path, scratch: Path) -> Iterator[Two]:
-    folder = scratch / "two"
-    made = installation(root, folder, 27000)
+def two_cells(root: Path, folder: Path, base: int) -> Two:
+    """An inventory with two cells of the engine for tests, in ports from ``base``."""
+    made = installation(root, folder, base)
     made = Two(made.root, made.state, made.cache, made.ports)
     made.inventory = folder / "inventory"
     shutil.copytree(root / "inventory" / "local", made.inventory)
@@ -67,6 +66,12 @@ def two(root: Path, scratch: Path) -> Iterator[Two]:
     cluster = made.inventory / "group_vars" / "all" / "cluster.yml"
     cluster.write_text(f"{cluster.read_text()}\nserving_plan_options: {{builds: [vllm-cpu, echo]}}\n")
     made.set(engine_args={"token_s": 0.1})
+    return made
+
+
+@pytest.fixture(scope="module")
+def two(root: Path, scratch: Path) -> Iterator[Two]:
+    made = two_cells(root, scratch / "two", 27000)
     yield made
     processes.end(processes.INSTALLATION, str(made.state), grace_s=5)
 

@@ -18,6 +18,7 @@ LEVELS = (
     ("hosts", "cluster", "images", "models"),
     ("serving",),
     ("gateway", "health", "monitoring"),
+    ("support", "backup"),
 )
 # Between rooms of one level: who may import whom, and why.
 BESIDE = {

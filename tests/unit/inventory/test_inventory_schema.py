@@ -54,7 +54,7 @@ def test_values_that_the_docs_have_typed_on_the_command_line_are_known() -> None
     docs = "".join(path.read_text("utf-8") for path in root.glob("docs/*.md"))
     of_roles = "".join(path.read_text() for path in root.glob("roles/*/defaults/main.yml"))
     typed = {name for name in re.findall(r"-e ([a-z0-9_]+)=", docs) if f"\n{name}:" not in of_roles}
-    typed -= {"rotate", "snapshot"}
+    typed -= {"rotate", "snapshot", "backup", "restore_overwrite"}
     assert {"batch", "upgrade_cells"} <= typed
     assert sentences(inventory(**dict.fromkeys(typed, "1"))) == []
 

@@ -9,9 +9,9 @@ from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from heteroserve.serving.ray_host import Serve
 
 from python_plugins.modules.serving import ray_app
-from python_plugins.modules.serving.ray_app import Serve
 from tests.helpers.stub_http import StubHandler
 
 

@@ -1,0 +1,1 @@
+"""What a backup of the state directory holds, and when it may be restored."""
