@@ -15,6 +15,11 @@ options:
   unit: {description: Name of the systemd unit., type: str, required: true}
   version: {description: The release that is to run., type: str, required: true}
   servers: {description: Name and address of each server in the inventory's order., type: dict, required: true}
+  release:
+    description: "Files of the release on the host: their C(dest), C(sha256) and C(mode)."
+    type: list
+    elements: dict
+    default: []
   files: {description: Files that take effect when the unit starts., type: list, elements: path, default: []}
 author: [HeteroServe (@heteroserve)]
 """
@@ -41,13 +46,18 @@ upgrade:
   type: bool
 changed_since_start: {description: Files that are newer than the process., returned: always, type: list}
 answering: {description: Addresses of the servers that answer., returned: always, type: list}
+release_missing:
+  description: Places of the release's files that are missing, or have another content or mode.
+  returned: always
+  type: list
 free_names:
-  description: Names of kubectl, crictl and ctr that no other program of the host has.
+  description: Names of kubectl, crictl and ctr that no other program of the host has, and that are not linked yet.
   returned: always
   type: list
 """
 
 import dataclasses
+import os
 import re
 import shutil
 import ssl
@@ -58,6 +68,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.cluster.k3s import HostState, join, upgrade_fault
+from ansible.module_utils.heteroserve.common.files import sha256_of
 from ansible.module_utils.heteroserve.common.systemd import properties
 from ansible.module_utils.heteroserve.common.web import at, open_own
 
@@ -99,6 +110,21 @@ def changed_at(path: Path) -> float:
         return 0.0
 
 
+def in_place(file: dict[str, str]) -> bool:
+    """Whether a file of the release is on the host, whole."""
+    path = Path(file["dest"])
+    try:
+        return path.stat().st_mode & 0o7777 == int(file["mode"], 8) and sha256_of(path) == file["sha256"]
+    except OSError:
+        return False
+
+
+def to_link(name: str) -> bool:
+    """Whether a name is free for a link to K3s, and is none yet."""
+    link = BINARY.with_name(name)
+    return shutil.which(name, path=SYSTEM_PATH) is None and not (link.is_symlink() and os.readlink(link) == BINARY.name)
+
+
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
@@ -107,6 +133,7 @@ def main() -> None:
             "unit": {"type": "str", "required": True},
             "version": {"type": "str", "required": True},
             "servers": {"type": "dict", "required": True},
+            "release": {"type": "list", "elements": "dict", "default": []},
             "files": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
@@ -141,7 +168,8 @@ def main() -> None:
         join=dataclasses.asdict(way),
         upgrade=str(BINARY) in newer,
         answering=[address for address, up in zip(servers.values(), verdicts, strict=True) if up],
-        free_names=[name for name in NAMES if shutil.which(name, path=SYSTEM_PATH) is None],
+        release_missing=[file["dest"] for file in module.params["release"] if not in_place(file)],
+        free_names=[name for name in NAMES if to_link(name)],
     )
 
 
