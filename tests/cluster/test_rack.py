@@ -197,6 +197,66 @@ def test_a_second_run_changes_nothing_and_shows_no_secret(cluster: Cluster) -> N
     assert changed(cluster.play("playbooks/models.yml", "--check")) == 0
 
 
+def kubectl(words: str) -> str:
+    return f"KUBECACHEDIR=/tmp/kube k3s kubectl {words}"
+
+
+GATEWAY = "/etc/heteroserve/gateway"
+LARGEST = "heteroserve-gateway-largest"
+IMAGES = "/var/lib/rancher/k3s/agent/images/k3s-airgap-images-*.tar.zst"
+COLUMN = "/spec/versions/0/additionalPrinterColumns/0/name"
+# What somebody did to a host or to the cluster by hand, and a command that shows it. FILE is that command's last word.
+DRIFTS = {
+    "sysctls edited": ("agent-1", "sed -i s/=/==/ FILE", "sha256sum /etc/sysctl.d/99-zz-heteroserve.conf"),
+    "firewall's table deleted": ("agent-2", "nft delete table inet heteroserve", "nft -s list table inet heteroserve"),
+    "unit deleted": ("server-1", "rm FILE", "sha256sum /etc/systemd/system/heteroserve-gateway-large.service"),
+    "service stopped": ("server-1", f"systemctl stop {LARGEST}", f"systemctl is-active {LARGEST}"),
+    "K3s's configuration edited": ("agent-1", "sed -i /protect/d FILE", "sha256sum /etc/rancher/k3s/config.yaml"),
+    "image archive cut off": ("agent-2", "truncate -s 1M FILE", f"sha256sum {IMAGES}"),
+    "mode of K3s changed": ("server-1", "chmod 0777 /usr/local/bin/k3s-v*", "stat -c %a /usr/local/bin/k3s-v*"),
+    "link deleted": ("agent-2", "rm FILE", "readlink /usr/local/bin/kubectl"),
+    "registry's passwords emptied": ("server-1", "truncate -s 0 FILE", "sha256sum /etc/heteroserve/registry/htpasswd"),
+    "HAProxy's configuration edited": ("server-1", "sed -i s/max/min/ FILE", f"sha256sum {GATEWAY}/haproxy.cfg"),
+    "CRD edited": (
+        "server-1",
+        kubectl(f"""patch crd rayjobs.ray.io --type=json -p '[{{"op":"replace","path":"{COLUMN}","value":"x"}}]'"""),
+        kubectl("get crd rayjobs.ray.io -o jsonpath={.spec.versions[0].additionalPrinterColumns[0].name}"),
+    ),
+    "operator deleted": (
+        "server-1",
+        kubectl("-n kuberay-operator delete deployment kuberay-operator"),
+        kubectl("-n kuberay-operator get deployments -o name"),
+    ),
+    "network policy deleted": (
+        "server-1",
+        kubectl("-n kuberay-operator delete networkpolicy no-calls"),
+        kubectl("-n kuberay-operator get networkpolicies -o name"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.long("five minutes; units know each comparison")
+def test_what_somebody_changed_by_hand_is_found_and_mended(cluster: Cluster) -> None:
+    """By the run that otherwise changes nothing, which looks at each of it: no record says that a host is as it was."""
+
+    def shown() -> dict[str, str]:
+        return {name: cluster.on(host, "bash", "-c", look, check=False) for name, (host, _, look) in DRIFTS.items()}
+
+    before = shown()
+    assert all(before.values()), before
+    for host, plant, look in DRIFTS.values():
+        cluster.on(host, "bash", "-c", plant.replace("FILE", look.split()[-1]))
+    assert [name for name, text in shown().items() if text == before[name]] == []
+    began = time.monotonic()
+    printed = cluster.all_of_it()
+    mended = re.findall(r"^ +changed +(.+?)(?: +\(\d+ s\))?$", printed, re.MULTILINE)
+    print("\n".join([f"{len(DRIFTS)} drifts mended in {time.monotonic() - began:.0f} s by:", *mended]))
+    after = shown()
+    assert {name: text for name, text in after.items() if text != before[name]} == {}
+    serving.wait_until("all cells up", lambda: serving.all_up(cluster, 3))
+    assert changed(cluster.all_of_it()) == 0
+
+
 class TestEndpoint(EndpointBehaviour):
     """What clients see of it, as under every runtime."""
 
