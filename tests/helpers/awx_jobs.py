@@ -1,8 +1,8 @@
 """Jobs as AWX runs them, without AWX: its folder for a job, its environment, and ansible-runner on them.
 
-From AWX's source (awx/main/tasks/jobs.py): the job's folder holds a copy of the project, the inventory as a script, extra
-variables and the command line; ansible-runner runs the playbook there. Here, as in a container, that is done by an account that
-has no name and whose home is the job's folder, and the project belongs to somebody else, so nothing in it can be written.
+From AWX's source (awx/main/tasks/jobs.py): the job's folder holds a copy of the project, the inventory as a script,
+extra variables and the command line; ansible-runner runs the playbook there. Here, as in a container, it is run by an
+account that has no name and whose home is the job's folder; the project belongs to another, so it cannot be written.
 """
 
 from __future__ import annotations
@@ -103,6 +103,9 @@ class Job:
         """Until it has ended."""
         self.process.wait(limit_s)
         self.took_s = time.monotonic() - self.began
+        for path in self.folder.iterdir():  # AWX keeps what it was told, and removes the folder
+            if path.is_dir() and path.name != "artifacts":
+                shutil.rmtree(path)
         return self
 
     def wait_for(self, text: str, limit_s: float = 600) -> None:
@@ -120,7 +123,8 @@ class Job:
 
     def told(self) -> str:
         """The end of what it printed, for a failed test."""
-        return f"{self.template}: {self.status if (self.artifacts / 'status').exists() else '-'}\n{self.stdout[-5000:]}"
+        ended = self.status if (self.artifacts / "status").exists() else "did not begin"
+        return f"{self.template}: {ended}\n{self.stdout[-5000:]}{(self.folder / 'stderr').read_text()[-2000:]}"
 
 
 @dataclass
@@ -129,17 +133,16 @@ class Node:
 
     folder: Path
     inventory: Path
-    variables: dict[str, Any] = field(default_factory=dict)  # of the job templates: ports
+    variables: dict[str, Any] = field(default_factory=dict)  # that the inventory of a test adds: ports
     jobs: int = 0
 
     def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.state.mkdir()
+        self.state.mkdir(parents=True)
         os.chown(self.state, UID, 0)
         project = self.folder / "project"
         files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
         for name in filter(None, files.decode().split("\0")):
-            if (ROOT / name).exists():
+            if os.path.lexists(ROOT / name):
                 (project / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, project / name, follow_symlinks=False)
 
@@ -147,15 +150,19 @@ class Node:
     def state(self) -> Path:
         return self.folder / "state"
 
-    def _script(self) -> str:
-        """The inventory as AWX imports it and hands it to a job."""
-        asked = ["ansible-inventory", "-i", str(self.inventory), "--list", "--export", "--playbook-dir", str(ROOT)]
-        done = subprocess.run(asked, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
-        data = json.loads(done.stdout)
-        for number, host in enumerate(data["_meta"]["hostvars"].values(), 1):
-            host |= {"remote_tower_enabled": "true", "remote_tower_id": number}
-        del data["_meta"]["profile"]  # of Ansible's own, which AWX does not keep
-        return f"#! /usr/bin/env python3\n# -*- coding: utf-8 -*-\nprint({json.dumps(data)!r})\n"
+    def seen(self, path: Path) -> Path:
+        """Where a job sees a folder of the node."""
+        return path
+
+    def command(self, folder: Path, sent: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+        """What runs a job, and its environment."""
+        known = {
+            name: value for name, value in os.environ.items() if name.startswith("PIP_")
+        }  # where packages come from
+        known["PATH"] = f"{sys.prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        known |= {**image_variables(), "HOME": str(folder), "LANG": "C.UTF-8"}
+        known["ANSIBLE_CACHE_PLUGIN_CONNECTION"] = f"{folder}/facts"  # a container has a /tmp of its own
+        return [*outside_of_homes(), *AS_NOBODY_KNOWN, sys.executable, "-c", RUN, json.dumps(sent)], known
 
     def start(self, template: str, verbosity: int = 0, artifacts: dict[str, Any] | None = None, **answers: Any) -> Job:
         """Launch a template with answers to its survey; those that are left out are its defaults.
@@ -165,57 +172,43 @@ class Node:
         self.jobs += 1
         asked = templates()[template]
         folder = self.folder / f"awx_{self.jobs}"
-        for name in ("inventory", "env", "artifacts", "cp"):
-            (folder / name).mkdir(parents=True)
-        subprocess.run(["cp", "-al", str(self.folder / "project"), str(folder / "project")], check=True)
-        (folder / "inventory" / "hosts").write_text(self._script())
-        (folder / "inventory" / "hosts").chmod(0o700)
-        survey = {
-            item["variable"]: item["default"]
-            for item in asked.get("survey_spec", {}).get("spec", [])
-            if "default" in item
-        }
-        own = {
-            "job_id": self.jobs,
-            "job_launch_type": "manual",
-            "job_template_name": asked["name"],
-            "user_name": "operator",
-        }
-        own |= {"inventory_id": 1, "inventory_name": self.inventory.name, "project_revision": "0" * 40}
-        extra = {"state_dir": str(self.state), **self.variables, **survey, **(artifacts or {}), **answers}
-        extra |= {f"{of}_{name}": value for of in ("awx", "tower") for name, value in own.items()}
-        (folder / "env" / "extravars").write_text(yaml.safe_dump(extra))
+        shutil.copytree(self.folder / "project", folder / "project", symlinks=True, copy_function=os.link)
         words = ["-u", "root", *(["--tags", asked["job_tags"]] if asked.get("job_tags") else [])]
-        words += ["-" + "v" * verbosity] if verbosity else []
-        (folder / "env" / "cmdline").write_text(" ".join(words))
-        (folder / "env" / "settings").write_text(json.dumps({"suppress_ansible_output": True}))
-        for path in [
+        files = {
+            "inventory/hosts": self._script(),
+            "env/extravars": yaml.safe_dump(self._variables(asked) | (artifacts or {}) | answers),
+            "env/cmdline": " ".join([*words, *(["-" + "v" * verbosity] if verbosity else [])]),
+            "env/settings": json.dumps({"suppress_ansible_output": True}),
+        }
+        for name, text in files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o700)
+        for path in (folder / "artifacts", folder / "cp"):
+            path.mkdir()
+        own = [
             folder,
-            *(
-                one
-                for name in ("inventory", "env", "artifacts", "cp")
-                for one in [folder / name, *(folder / name).iterdir()]
-            ),
-        ]:
+            *(path for path in folder.iterdir() if path.name != "project"),
+            *(folder / name for name in files),
+        ]
+        for path in own:
             os.chown(path, UID, 0)
+        inside = self.seen(folder)
         sent = {
-            "private_data_dir": str(folder),
+            "private_data_dir": str(inside),
             "ident": "1",
             "playbook": asked["playbook"],
-            "inventory": str(folder / "inventory" / "hosts"),
-            "envvars": self._environment(folder),
+            "inventory": f"{inside}/inventory/hosts",
+            "envvars": self._environment(inside),
             "fact_cache_type": "",
         }
-        given = {
-            name: value for name, value in os.environ.items() if name.startswith("PIP_")
-        }  # where packages come from
-        given["PATH"] = f"{sys.prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        command, environment = self.command(folder, sent)
         process = subprocess.Popen(
-            [*outside_of_homes(), *AS_NOBODY_KNOWN, sys.executable, "-c", RUN, json.dumps(sent)],
+            command,
             cwd=folder,
-            env={**given, **image_variables(), "HOME": str(folder), "LANG": "C.UTF-8", "TMPDIR": str(folder)},
+            env=environment,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=(folder / "stderr").open("w"),
             start_new_session=True,
         )
         return Job(template, folder, process)
@@ -229,19 +222,48 @@ class Node:
         job = self.run(template, 0, artifacts, **answers)
         assert job.status == "successful", job.told()
         sizes = {name: len(json.dumps(value)) for name, value in job.statistics.items()}
-        print(f"{template}: {job.status}, {job.took_s:.0f} s, artifacts in bytes: {sizes}")
+        print(f"{template}: {job.status}, {job.took_s:.0f} s, artifacts in bytes: {sizes}", flush=True)
         return job
 
-    def refuse(self, template: str, *sentences: str, artifacts: dict[str, Any] | None = None, **answers: Any) -> Job:
+    def refuse(self, template: str, *sentences: str, **answers: Any) -> Job:
         """The same for one that must fail with these words in one place."""
-        job = self.run(template, 0, artifacts, **answers)
+        job = self.run(template, **answers)
         said = " ".join(job.stdout.split())
         assert job.status == "failed", job.told()
-        assert said.count("FAILED") <= 1, job.told()
+        assert said.count("FAILED") == 1, job.told()
         for words in sentences:
             assert words in said, job.told()
-        print(f"{template}: {job.status}, {job.took_s:.0f} s: {sentences}")
+        print(f"{template}: {job.status}, {job.took_s:.0f} s: {' ... '.join(sentences)}", flush=True)
         return job
+
+    def _script(self) -> str:
+        """The inventory as AWX imports it and hands it to a job."""
+        asked = ["ansible-inventory", "-i", str(self.inventory), "--list", "--export", "--playbook-dir", str(ROOT)]
+        done = subprocess.run(asked, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
+        data = json.loads(done.stdout)
+        for number, host in enumerate(data["_meta"]["hostvars"].values(), 1):
+            host |= {"remote_tower_enabled": "true", "remote_tower_id": number}
+        del data["_meta"]["profile"]  # of Ansible's own, which AWX does not keep
+        return f"#! /usr/bin/env python3\n# -*- coding: utf-8 -*-\nprint({json.dumps(data)!r})\n"
+
+    def _variables(self, template: dict[str, Any]) -> dict[str, Any]:
+        """Extra variables: the template's, the defaults of its survey, and AWX's own."""
+        survey = template.get("survey_spec", {}).get("spec", [])
+        own = {
+            "job_id": self.jobs,
+            "job_launch_type": "manual",
+            "job_template_name": template["name"],
+            "user_name": "operator",
+            "inventory_id": 1,
+            "inventory_name": self.inventory.name,
+            "project_revision": "0" * 40,
+        }
+        return {
+            "state_dir": str(self.seen(self.state)),
+            **self.variables,
+            **{item["variable"]: item["default"] for item in survey if "default" in item},
+            **{f"{of}_{name}": value for of in ("awx", "tower") for name, value in own.items()},
+        }
 
     def _environment(self, folder: Path) -> dict[str, str]:
         """What AWX sets for every job."""
@@ -263,3 +285,21 @@ class Node:
             "MAX_EVENT_RES": "700000",
             "PROJECT_REVISION": "0" * 40,
         }
+
+
+@dataclass
+class ContainerNode(Node):
+    """The same with a container for each job, of the execution environment's image, and no network."""
+
+    image: str = ""
+
+    def seen(self, path: Path) -> Path:
+        """A job's folder is /runner, as in AWX; the node's is a path that AWX exposes to jobs."""
+        return Path("/var/lib/heteroserve") if path == self.state else Path("/runner")
+
+    def command(self, folder: Path, sent: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+        """AWX, too, starts a container as an account of the node's, or Kubernetes', choice, in the group 0."""
+        limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=10000:10000"]
+        words = ["podman", "--runtime", "runc", "run", "--rm", "--network", "none", *limits, f"--user={UID}:0"]
+        words += ["-e", "HOME=/runner", "-v", f"{folder}:/runner", "-v", f"{self.state}:{self.seen(self.state)}"]
+        return [*words, self.image, "python3.11", "-c", RUN, json.dumps(sent)], dict(os.environ)

@@ -1,4 +1,4 @@
-"""An inventory of this machine whose models are of the engine for tests: what happens to a cell does not depend on it."""
+"""An inventory of this machine with a model of the engine for tests: what happens to a cell does not depend on it."""
 
 from __future__ import annotations
 
