@@ -105,7 +105,7 @@ class Job:
         self.took_s = time.monotonic() - self.began
         for path in self.folder.iterdir():  # AWX keeps what it was told, and removes the folder
             if path.is_dir() and path.name != "artifacts":
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)  # a program that a canceled job started may still write there
         return self
 
     def wait_for(self, text: str, limit_s: float = 600) -> None:

@@ -112,11 +112,14 @@ def test_each_template_does_what_it_says_or_says_why_not(site: Node) -> None:
     site.refuse(
         "update models", "upgrade_cells: there is no cell nobody; the plan has echo-cpu-0", upgrade_cells="nobody"
     )
-    site.refuse("drain a host", "echo-cpu-0", drain_host="local")
+    site.refuse("drain a host", "echo-cpu-0 is the only cell that answers for echo. Nothing was", drain_host="local")
     site.succeed("drain a host", drain_host="local", drain_force="true")
     site.succeed("drain a host", drain_host="local", drain_state="absent")
-    site.refuse("rotate", "this playbook is for the runtime k3s, and that of")
-    site.refuse("upgrade K3s", "this playbook is for the runtime k3s, and that of")
+    said = (
+        f"this playbook is for the runtime k3s, and that of {site.inventory.name} is ray: take the inventory of a K3s"
+    )
+    site.refuse("rotate", said)
+    site.refuse("upgrade K3s", said)
     site.succeed("health")
 
 
