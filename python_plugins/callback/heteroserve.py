@@ -141,11 +141,11 @@ class CallbackModule(Default):
             self._line(result, "ok", C.COLOR_OK)
 
     def _dump_results(self, result: Any, indent: int | None = None, *rest: Any, **options: Any) -> str:
-        """A result with -v: over several lines, a report as it is, and what is large only with -vvv.
+        """A result with -v: several lines, a report as it is; only -vvv has what is large. A failure is whole.
 
         ansible-runner, which prints for AWX, does not know Ansible's option for the first.
         """
-        if self._display.verbosity < 3:
+        if self._display.verbosity < 3 and not result.get("failed"):
             if result.get("report"):
                 return f"\n\n{result['report']}"
             result = {

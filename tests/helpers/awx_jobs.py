@@ -26,7 +26,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 UID = 54321  # that no account has
 AS_NOBODY_KNOWN = ["setpriv", f"--reuid={UID}", "--regid=0", "--clear-groups", "--inh-caps=-all"]
-# The interpreter may lie in root's home, which others may not enter: there, in a mount namespace, is nothing else then.
+# The interpreter may lie in root's home, which others may not enter. In a mount namespace it then has nothing else,
+# and may be entered.
 SHOWN = """
 set -e
 shown=$1 folder=$2; shift 2
