@@ -88,7 +88,7 @@ def site(root: Path, scratch: Path) -> Iterator[Node]:
 DEPLOY = ["validate", "facts and plan", "apply", "health", "benchmark"]
 
 
-@pytest.mark.long("three minutes; the plan of an estate is made in the same way, and test_local.py deploys")
+@pytest.mark.long("four minutes; the plan of an estate is made in the same way, and test_local.py deploys")
 def test_deploy(site: Node) -> None:
     """The workflow, its plan approved at once: AWX hands each job the artifacts of those before."""
     artifacts: dict[str, Any] = {}
@@ -104,7 +104,7 @@ def test_deploy(site: Node) -> None:
     assert changed(site.succeed("apply").stdout) == 0
 
 
-@pytest.mark.long("a minute, and needs what test_deploy has made")
+@pytest.mark.long("three minutes, and needs what test_deploy has made")
 def test_each_template_does_what_it_says_or_says_why_not(site: Node) -> None:
     assert "http://127.0.0.1:26500/v1" in site.succeed("status").stdout
     site.succeed("add hosts")
@@ -156,7 +156,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.long("six minutes; test_local.py has a run that is killed while it converts weights")
+@pytest.mark.long("fifteen minutes; test_local.py has a run that is killed while it converts weights")
 @pytest.mark.parametrize("stage", MOMENTS)
 def test_a_canceled_job_completes_when_it_is_started_again(site: Node, stage: str) -> None:
     canceled = site.start("add hosts")
@@ -168,7 +168,7 @@ def test_a_canceled_job_completes_when_it_is_started_again(site: Node, stage: st
     site.succeed("reset", reset_confirm=site.inventory.name)
 
 
-@pytest.mark.long("four minutes; test_local.py has the same without AWX")
+@pytest.mark.long("six minutes; test_local.py has the same without AWX")
 def test_a_job_that_is_canceled_while_it_converts_weights_completes(root: Path, scratch: Path) -> None:
     """inventory/local as it is, with vLLM."""
     variables = {"gateway_port": 26600, "gateway_stats_port": 26601, "cell_port_base": 26610}
