@@ -57,6 +57,14 @@ def user() -> str:
         return f"id {os.geteuid()}"
 
 
+def job_of(variables: dict[str, Any]) -> str:
+    """What AWX calls this run; nothing outside of AWX."""
+    if "awx_job_id" not in variables:
+        return ""
+    name, user = variables.get("awx_job_template_name", "a job"), variables.get("awx_user_name", "AWX")
+    return f"{name}, job {variables['awx_job_id']} of AWX, started by {user}; "
+
+
 class ActionModule(ActionBase):
     """Runs on the controller only."""
 
@@ -78,7 +86,7 @@ class ActionModule(ActionBase):
         if arguments["read_only"] or self._task.check_mode:
             result["changed"] = result["changed"] and not arguments["read_only"]
         else:
-            fault = self._claim(folder)
+            fault = self._claim(folder, job_of(task_vars or {}))
         planned = self._planned(task_vars or {})
         plan, plan_fault = (planned, None) if planned else self._plan(folder / "plan.json", arguments["plan_required"])
         result["plan"] = plan
@@ -93,12 +101,12 @@ class ActionModule(ActionBase):
             return {}
         return dict(variables["hostvars"]["localhost"].get("serving_plan_checked", {}))
 
-    def _claim(self, folder: Path) -> str | None:
+    def _claim(self, folder: Path, job: str) -> str | None:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.chmod(0o700)
             with (folder / "run.lock").open("a+") as stream:
-                return self._lock(stream, folder)
+                return self._lock(stream, folder, job)
         except OSError as error:
             if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 fix = "set state_dir to a folder elsewhere"
@@ -106,7 +114,7 @@ class ActionModule(ActionBase):
             fix = f"set state_dir to a folder that {user()} may write"
             return f"state_dir: {folder} cannot be written ({error.strerror}): {fix}"
 
-    def _lock(self, stream: IO[str], folder: Path) -> str | None:
+    def _lock(self, stream: IO[str], folder: Path, job: str) -> str | None:
         own = this_run()
         for patience in range(10, -1, -1):
             try:
@@ -120,12 +128,12 @@ class ActionModule(ActionBase):
             here = all(holder.get(key) == own[key] for key in ("host", "namespace"))
             if not patience or (holder and not (here and started_at(holder["pid"]) != holder["started"])):
                 pid, host, since = (holder.get(key, "?") for key in ("pid", "host", "since"))
-                who = f"process {pid} on {host}, since {since}"
+                who = f"{holder.get('job', '')}process {pid} on {host}, since {since}"
                 fix = "wait until it has ended, or use another state_dir"
                 return f"another run ({who}) is working with {folder}: {fix}"
             time.sleep(0.1)
         stream.truncate(0)
-        stream.write(json.dumps({**own, "since": time.strftime("%Y-%m-%d %H:%M:%S %Z")}))
+        stream.write(json.dumps({**own, "job": job, "since": time.strftime("%Y-%m-%d %H:%M:%S %Z")}))
         stream.flush()
         subprocess.Popen(
             [sys.executable, "-c", HOLDER, str(own["pid"])],

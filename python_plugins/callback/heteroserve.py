@@ -1,6 +1,6 @@
 """What an operator sees: the stages, one line for each result, tables as tables, one sentence for a failure.
 
-With -v and more, Ansible's own output takes over.
+With -v and more, Ansible's own output takes over, without what nobody can read.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ extends_documentation_fragment:
   - result_format_callback
 """
 
+import json
 import re
 import time
 from pathlib import Path
@@ -41,6 +42,7 @@ SUDO = {
     ),
 }
 QUIET_FROM_S = 2.0  # times shorter than this are not worth reading
+MOST_SHOWN = 2000  # characters of a value with -v and -vv; plans and tables of hosts have more
 # Playbooks that are a part of a stage of another name.
 PART_OF = {"k3s": "cluster"}
 
@@ -137,6 +139,21 @@ class CallbackModule(Default):
             self._display.display(f"  {data.get('msg', '')}")
         else:
             self._line(result, "ok", C.COLOR_OK)
+
+    def _dump_results(self, result: Any, indent: int | None = None, *rest: Any, **options: Any) -> str:
+        """A result with -v: several lines, a report as it is; only -vvv has what is large. A failure is whole.
+
+        ansible-runner, which prints for AWX, does not know Ansible's option for the first.
+        """
+        if self._display.verbosity < 3 and not result.get("failed"):
+            if result.get("report"):
+                return f"\n\n{result['report']}"
+            result = {
+                key: f"not shown without -vvv ({size:,} characters)" if size > MOST_SHOWN else value
+                for key, value in result.items()
+                for size in [len(json.dumps(value, default=str))]
+            }
+        return str(super()._dump_results(result, indent or 4, *rest, **options))
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
         if self._verbose:

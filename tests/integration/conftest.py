@@ -77,6 +77,7 @@ class Installation:
 def scratch() -> Iterator[Path]:
     """A folder for state directories, on the same disk as the checkout's cache."""
     folder = Path(tempfile.mkdtemp(prefix="heteroserve-test-", dir=os.environ.get("HETEROSERVE_TEST_DIR")))
+    folder.chmod(0o755)  # jobs of AWX run in another account
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

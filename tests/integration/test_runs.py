@@ -99,12 +99,13 @@ def test_a_run_in_another_container_or_on_another_host_keeps_the_state_directory
     with (empty.state / "run.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         holder = {"host": "other", "namespace": "pid:[1]", "pid": 7, "started": "1", "since": "2026-11-01 10:00:00 UTC"}
+        holder["job"] = "HeteroServe apply, job 12 of AWX, started by ann; "
         stream.write(json.dumps(holder))
         stream.flush()
         done = run(empty, "run", "playbooks/plan.yml", "-i", "inventory/rack")
     assert done.returncode != 0
-    said = "another run (process 7 on other, since 2026-11-01 10:00:00 UTC) is working with"
-    assert said in " ".join(done.stdout.split())
+    who = f"{holder['job']}process 7 on other, since {holder['since']}"
+    assert f"another run ({who}) is working with" in " ".join(done.stdout.split())
     done = run(empty, "run", "playbooks/plan.yml", "-i", "inventory/rack")
     assert done.returncode == 0, done.stdout
 

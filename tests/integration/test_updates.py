@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from heteroserve.common import processes
 
+from tests.helpers.echo_site import echo_site, set_model
 from tests.helpers.playbook_runs import changed
 from tests.helpers.requests_load import Load
 
@@ -37,34 +36,14 @@ class Two(Installation):
 
     def set(self, **options: object) -> None:
         """Write the model with these options."""
-        model = {
-            "name": "echo",
-            "engine": "echo",
-            "source": {"path": str(self.inventory.with_name("weights"))},
-            "card": "smollm2-135m",
-            "context": 512,
-            "max_num_seqs": 4,
-            "max_replicas": 2,
-            **options,
-        }
-        (self.inventory / "group_vars" / "all" / "models.yml").write_text(yaml.safe_dump({"models": [model]}))
+        set_model(self.inventory, max_replicas=2, **options)
 
 
 def two_cells(root: Path, folder: Path, base: int) -> Two:
     """An inventory with two cells of the engine for tests, in ports from ``base``."""
     made = installation(root, folder, base)
     made = Two(made.root, made.state, made.cache, made.ports)
-    made.inventory = folder / "inventory"
-    shutil.copytree(root / "inventory" / "local", made.inventory)
-    # The engine for tests reads no weights; the stage hosts looks whether there are any.
-    weights = folder / "weights"
-    weights.mkdir()
-    (weights / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    (weights / "model.safetensors").touch()
-    (made.inventory / "host_vars").mkdir()
-    (made.inventory / "host_vars" / "local.yml").write_text(yaml.safe_dump({"hardware": HARDWARE}))
-    cluster = made.inventory / "group_vars" / "all" / "cluster.yml"
-    cluster.write_text(f"{cluster.read_text()}\nserving_plan_options: {{builds: [vllm-cpu, echo]}}\n")
+    made.inventory = echo_site(root, folder, HARDWARE)
     made.set(engine_args={"token_s": 0.1})
     return made
 

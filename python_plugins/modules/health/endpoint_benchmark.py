@@ -47,9 +47,14 @@ missed:
   returned: always
   type: list
   elements: str
+figures:
+  description: What was measured in short (C(endpoint), C(model), C(profile), C(points)); empty in check mode.
+  returned: always
+  type: dict
 report: {description: The tables., returned: always, type: str}
 """
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -57,7 +62,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.common.progress import Progress
-from ansible.module_utils.heteroserve.health.benchmark import NOT_MEASURED, arguments, missed_lines, tables_of
+from ansible.module_utils.heteroserve.health.benchmark import (
+    NOT_MEASURED,
+    arguments,
+    figures_of,
+    folder_of,
+    missed_lines,
+    tables_of,
+)
 
 
 def run(command: list[str], project: Path, progress: Progress) -> tuple[int, list[str], str]:
@@ -99,13 +111,15 @@ def main() -> None:
     )
     asked: dict[str, Any] = module.params
     if module.check_mode:
-        module.exit_json(changed=False, met=True, missed=[], report="not measured in check mode")
+        module.exit_json(changed=False, met=True, missed=[], figures={}, report="not measured in check mode")
     command = [asked["python"], "-P", "-m", "serving.bench", *arguments(asked)]
     code, lines, last = run(command, Path(asked["project"]).resolve(), Progress(asked["progress_path"]))
-    if code == NOT_MEASURED or code < 0:
+    folder = folder_of(lines)
+    if code == NOT_MEASURED or code < 0 or not folder:
         module.fail_json(msg=last)
     missed = missed_lines(lines) if code else []
-    module.exit_json(changed=True, met=code == 0, missed=missed, report=tables_of(lines))
+    figures = figures_of(json.loads(Path(folder, "result.json").read_text()))
+    module.exit_json(changed=True, met=code == 0, missed=missed, figures=figures, report=tables_of(lines))
 
 
 if __name__ == "__main__":

@@ -96,6 +96,10 @@ report:
   description: The plan as text for a terminal.
   returned: always
   type: str
+summary:
+  description: The plan in short, for the statistics of a run (C(headline), C(models), C(hosts), C(unplaced)).
+  returned: success
+  type: dict
 difference:
   description: What changes against the plan found at C(path), a line each; empty when nothing does.
   returned: always
@@ -115,7 +119,7 @@ from ansible.module_utils.heteroserve.facts.described import cards_of
 from ansible.module_utils.heteroserve.plan.descriptions import HUB, describe, kept
 from ansible.module_utils.heteroserve.plan.page import plan_page
 from ansible.module_utils.heteroserve.plan.planner import HostEntry, PlanRequest, make_plan
-from ansible.module_utils.heteroserve.plan.report import diff_in_words, plan_report, why_unplaced
+from ansible.module_utils.heteroserve.plan.report import diff_in_words, plan_report, plan_summary, why_unplaced
 from ansible.module_utils.heteroserve.plan.request import host_limits, model_entry, options_of
 from ansible.module_utils.heteroserve.plan.schema import Plan, plan_from_json, plan_to_json
 
@@ -253,6 +257,7 @@ def main() -> None:
         "changed": changed,
         "plan": json.loads(new_text),
         "report": report,
+        "summary": plan_summary(plan, hosts),
         "difference": difference,
     }
     if module._diff and new_text != text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from heteroserve.health.benchmark import arguments, missed_lines, tables_of
+from heteroserve.health.benchmark import arguments, figures_of, folder_of, missed_lines, tables_of
 
 from serving.bench.options import parse
 
@@ -40,3 +40,19 @@ def test_what_is_not_met() -> None:
 def test_tables_without_what_was_said_on_the_way() -> None:
     lines = ["32 clients: 5 s", "", "llama at http://a: guide", "", "Throughput   ", "  tokens/s"]
     assert tables_of(lines).splitlines()[0] == "llama at http://a: guide"
+
+
+def test_where_the_result_is_and_what_a_run_keeps_of_it() -> None:
+    assert folder_of(["32 clients: 5 s", "Report: /state/benchmarks/a b/report.html"]) == "/state/benchmarks/a b"
+    assert folder_of(["Traceback"]) == ""
+    point = {
+        "label": "32 clients",
+        "output_throughput": 812.34,
+        "p50_ttft_ms": None,
+        "completed": 5,
+        "failed": 0,
+        "x": 1,
+    }
+    result = {"endpoint": "http://a/v1", "model": "llama", "profile": "guide", "points": [point]}
+    figures = {"tokens_per_s": 812.3, "ttft_p50_ms": None, "ttft_p95_ms": None, "requests": 5, "failed": 0}
+    assert figures_of(result)["points"] == {"32 clients": figures}

@@ -59,6 +59,18 @@ def test_values_that_the_docs_have_typed_on_the_command_line_are_known() -> None
     assert sentences(inventory(**dict.fromkeys(typed, "1"))) == []
 
 
+def test_what_a_workflow_of_awx_hands_on_is_known() -> None:
+    """The artifacts of the jobs before, which AWX gives to a job as extra variables."""
+    root = Path(__file__).parents[3]
+    files = [root / "playbooks" / "plan.yml", *root.glob("roles/*/tasks/*.yml")]
+    texts = [path.read_text() for path in files]
+    set_there = {
+        name for text in texts if "set_stats" in text for name in re.findall(r"^ +(heteroserve_\w+):", text, re.M)
+    }
+    assert len(set_there) == 3
+    assert sentences(inventory(**dict.fromkeys(set_there, "x"))) == []
+
+
 FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"gatway_port": 1}, "gatway_port: unknown key; did you mean gateway_port?"),
     ({"runtime": "rey"}, "runtime: 'rey' does not exist; did you mean ray?"),

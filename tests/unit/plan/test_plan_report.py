@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 from heteroserve.plan.page import plan_page
 from heteroserve.plan.planner import HostEntry
-from heteroserve.plan.report import WIDTH, diff_in_words, host_ranges, plan_report, why_unplaced
+from heteroserve.plan.report import WIDTH, diff_in_words, host_ranges, plan_report, plan_summary, why_unplaced
 from heteroserve.plan.schema import Plan
 
 from tests.unit.plan.estate import host, hosts, model, plan_of, this_machine
@@ -28,6 +28,18 @@ def test_report_is_at_most_120_wide_and_says_everything() -> None:
         assert max(map(len, text.splitlines())) <= WIDTH
         assert text.endswith("\n")
     assert "no engine here drives Intel Gaudi 3" in plan_report(plan_of(MANY, *MODELS))
+
+
+def test_the_summary_says_of_each_host_what_it_does_or_why_it_does_nothing() -> None:
+    plan = plan_of(MANY, *MODELS)
+    found = plan_summary(plan, MANY)
+    assert found["headline"].startswith("Plan for runtime k3s: 4 models in ")
+    assert set(found["models"]) == {one.name for one in plan.models}
+    assert sum(one["replicas"] for one in found["models"].values()) == sum(len(cell.replicas) for cell in plan.cells)
+    assert set(found["hosts"]) == set(MANY)
+    placed = {host for host, said in found["hosts"].items() if isinstance(said, list) and said}
+    assert placed == {host for cell in plan.cells for host in cell.hosts}
+    assert "no engine here drives Intel Gaudi 3" in found["hosts"]["gaudi3-4"]
 
 
 def test_columns_are_aligned() -> None:

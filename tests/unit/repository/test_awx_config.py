@@ -74,5 +74,6 @@ def test_each_environment_sets_what_the_objects_ask_for(name: str) -> None:
 
 def test_the_execution_environment_has_the_versions_of_the_locks() -> None:
     made = yaml.safe_load((ROOT / "awx" / "execution-environment.yml").read_text())["dependencies"]
-    control = (ROOT / "requirements" / "control.txt").read_text()
-    assert f"\n{made['ansible_core']['package_pip']} " in control.replace(" \\", " ")
+    for name, lock in (("ansible_core", "control.txt"), ("ansible_runner", "test.txt")):
+        locked = (ROOT / "requirements" / lock).read_text()
+        assert f"\n{made[name]['package_pip']} " in locked.replace(" \\", " ")

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 NOT_MEASURED = 2  # exit code
 NOT_MET = "NOT MET"
+REPORT = re.compile(r"Report: (.+)/report\.html")
+# What a run keeps of a measurement, by its names in result.json.
+FIGURES = {
+    "tokens_per_s": "output_throughput",
+    "ttft_p50_ms": "p50_ttft_ms",
+    "ttft_p95_ms": "p95_ttft_ms",
+    "requests": "completed",
+    "failed": "failed",
+}
 
 
 def arguments(asked: dict[str, Any]) -> list[str]:
@@ -30,3 +40,19 @@ def tables_of(lines: Sequence[str]) -> str:
     """From the first table on, without what was said while it ran."""
     start = next((number for number, line in enumerate(lines) if line.strip() == "Throughput"), 0)
     return "\n".join(lines[max(0, start - 2) :]).strip()
+
+
+def folder_of(lines: Sequence[str]) -> str:
+    """Where the benchmark says that it has put its files; nothing if it does not."""
+    return next((found[1] for line in reversed(lines) if (found := REPORT.fullmatch(line))), "")
+
+
+def figures_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """result.json in short, for the statistics of a run."""
+    points = {
+        point["label"]: {
+            name: round(point[key], 1) if point.get(key) is not None else None for name, key in FIGURES.items()
+        }
+        for point in result["points"]
+    }
+    return {"endpoint": result["endpoint"], "model": result["model"], "profile": result["profile"], "points": points}

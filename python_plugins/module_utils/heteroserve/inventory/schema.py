@@ -24,8 +24,9 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}")
 ODD = re.compile(r"""[*?\[\]{}"'`$\\:;,%#<>|&!\n\t]""")
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#]+/?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-# Variables of Ansible and of AWX, and values that this project's playbooks take on the command line.
-FOREIGN = re.compile(r"(ansible|awx|tower|remote_tower|remote_host)_\w+")
+# Variables of Ansible and of AWX; in a workflow AWX hands a job what the jobs before it have set with set_stats.
+FOREIGN = re.compile(r"(ansible|awx|tower|remote_tower|remote_host)_\w+|heteroserve_(plan|health|benchmark)")
+# Values that this project's playbooks take on the command line.
 PLAYBOOK_VARIABLES = (
     "batch",
     "reset_purge",

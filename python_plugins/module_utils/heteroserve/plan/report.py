@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
 
 from ..common.names import natural, short_kind
 from ..common.table import WIDTH, table
@@ -30,6 +32,26 @@ def plan_report(plan: Plan) -> str:
     if plan.advice:
         sections.append("What one more host would add\n" + "\n".join(_wrapped(line, "  ") for line in plan.advice))
     return "\n\n".join(sections) + "\n"
+
+
+def plan_summary(plan: Plan, hosts: Iterable[str]) -> dict[str, Any]:
+    """The plan in a few lines of JSON: what it promises, and of each host its cells, or why it has none."""
+    replicas: dict[str, int] = defaultdict(int)
+    rates: dict[str, float] = defaultdict(float)
+    for cell in plan.cells:
+        replicas[cell.model] += len(cell.replicas)
+        rates[cell.model] += cell.expected[-1].tokens_per_s
+    idle = {reason.subject: reason.text for reason in plan.reasons if reason.kind == "host"}
+    placed = {host: [cell.name for cell in plan.cells if host in cell.hosts] for host in hosts}
+    return {
+        "headline": " ".join(_headline(plan).split()),
+        "models": {
+            model.name: {"replicas": replicas[model.name], "tokens_per_s": round(rates[model.name])}
+            for model in plan.models
+        },
+        "hosts": {host: cells or idle.get(host, "no model needs it") for host, cells in placed.items()},
+        "unplaced": list(plan.unplaced),
+    }
 
 
 def _headline(plan: Plan) -> str:
