@@ -172,6 +172,14 @@ def test_secrets_are_for_root_and_the_gateway(host: Host) -> None:
     assert key not in host.check_output("cat /proc/*/cmdline 2>/dev/null | tr '\\0' ' '; journalctl --no-pager")
 
 
+def test_each_request_is_a_line_of_the_journal(host: Host) -> None:
+    answer = post("solo")
+    time.sleep(1)
+    found = host.check_output("journalctl --unit=%s --output=cat --grep='^{'", UNIT).splitlines()
+    (line,) = [one for one in map(json.loads, found) if one["id"] == answer.headers["x-request-id"]]
+    assert (line["key"], line["model"], line["cell"], line["status"]) == ("alice", "solo", "solo-a", 200)
+
+
 def test_a_host_is_drained_without_cutting_a_stream(host: Host, both: None) -> None:
     stream = streams_on("llama-a", 60)
     refused = playbook("drain", drain_host="agent-1")

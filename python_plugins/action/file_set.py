@@ -19,15 +19,13 @@ TEXT = {
     "vars": {"type": "dict", "default": {}},
     "mode": {"type": "str"},
     "group": {"type": "str"},
+    "validate": {"type": "str"},
 }
 
 
-def described(
-    content: bytes, *, text: bool, executable: bool = False, mode: str | None = None, group: str | None = None
-) -> dict[str, Any]:
-    """What the module is told of a file."""
-    sha256 = hashlib.sha256(content).hexdigest()
-    return {"sha256": sha256, "text": text, "executable": executable, "mode": mode, "group": group}
+def described(content: bytes, **how: Any) -> dict[str, Any]:
+    """What the module is told of a file: its checksum, whether it is a text, and how it is to be put in place."""
+    return {"sha256": hashlib.sha256(content).hexdigest(), "text": False, "executable": False, **how}
 
 
 class ActionModule(ActionBase):
@@ -60,7 +58,7 @@ class ActionModule(ActionBase):
         except OSError as fault:
             raise AnsibleActionFail(f"a file to copy cannot be read: {fault}") from fault
         files = {
-            place: described(content, text=False, executable=os.access(sources[place], os.X_OK))
+            place: described(content, executable=os.access(sources[place], os.X_OK))
             for place, content in contents.items()
         }
         for place, text in texts.items():
@@ -72,7 +70,9 @@ class ActionModule(ActionBase):
                 else text["content"]
             )
             contents[place] = rendered.encode()
-            files[place] = described(contents[place], text=True, mode=text["mode"], group=text["group"])
+            files[place] = described(
+                contents[place], text=True, **{key: text[key] for key in ("mode", "group", "validate")}
+            )
         digest = hashlib.sha1("".join(f"{place}:{file['sha256']}\n" for place, file in sorted(files.items())).encode())
 
         def call(places: list[str]) -> dict[str, Any]:

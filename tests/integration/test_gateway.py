@@ -22,7 +22,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,6 +51,20 @@ LIMIT_MIB = 2  # of a request's body
 ORIGIN = "https://chat.example"  # of pages that may call the endpoint
 SLOTS = 8  # requests that a cell answers at once
 CELLS = ("a-0", "a-1", "b-0")
+# Keys that are their own names, with limits.
+TODAY = datetime.now(UTC).date()
+LOGGED = (
+    *("time", "id", "key", "path", "model", "cell", "status"),
+    *("queue_ms", "cell_queue_ms", "first_byte_ms", "duration_ms", "bytes", "retries", "end"),
+)
+LIMITED: dict[str, dict[str, object]] = {
+    "few": {"requests_per_minute": 5},
+    "narrow": {"concurrent_requests": 2},
+    "adapter": {"models": ["a-lora"]},
+    "today": {"expires": TODAY.isoformat()},
+    "over": {"expires": (TODAY - timedelta(1)).isoformat()},
+}
+ODD_NAME = '"},\\-ü'  # of a key
 
 
 class Cell(ThreadingHTTPServer):
@@ -145,6 +160,7 @@ class Gateway:
 
     installation: Installation
     cells: list[Cell]
+    given: dict[str, object] = field(default_factory=dict)  # what the gateway was installed with
 
     url: str = ""  # of the endpoint; the installation's own by default
 
@@ -230,7 +246,11 @@ def gateway(root: Path, scratch: Path) -> Iterator[Gateway]:
     (made.state / "plan.json").write_text(json.dumps(plan))
     cells = [Cell(port) for port in ports]
     known = {"alice": KEY, "bob": OTHER_KEY}
-    keys = [{"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest()} for name, key in known.items()]
+    keys = [
+        *({"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest()} for name, key in known.items()),
+        *({"name": name, "key": name, **limits} for name, limits in LIMITED.items()),
+        {"name": ODD_NAME, "key": "odd"},
+    ]
     # Two seconds, so that a frozen cell is out soon.
     given = {"gateway_api_keys": keys, "gateway_max_connections": 2 * FROM_ONE_ADDRESS, "gateway_check_timeout": 2}
     given |= {"gateway_max_body_mib": LIMIT_MIB, "gateway_cors_origins": [ORIGIN]}
@@ -239,7 +259,7 @@ def gateway(root: Path, scratch: Path) -> Iterator[Gateway]:
     assert done.returncode == 0, done.stdout + done.stderr
     again = made.run("run", *arguments)
     assert changed(again.stdout) == 0, again.stdout
-    found = Gateway(made, cells)
+    found = Gateway(made, cells, given)
     settled(found.url, made.ports["gateway_stats_port"])
     yield found
     processes.end(processes.INSTALLATION, str(made.state), grace_s=5)
@@ -434,6 +454,12 @@ class Beside(Gateway):
     processes: tuple[subprocess.Popen[bytes], ...] = ()
     folder: Path = Path()
 
+    def logged(self) -> list[dict[str, object]]:
+        """The access log; every line of it has to be an object with the same keys."""
+        lines = [json.loads(line) for line in (self.folder / "access.log").read_bytes().splitlines()]
+        assert {tuple(line) for line in lines} <= {LOGGED}
+        return lines
+
     def reload(self) -> None:
         for process in self.processes:
             process.send_signal(signal.SIGUSR2)
@@ -456,10 +482,11 @@ def beside(gateway: Gateway, request: pytest.FixtureRequest) -> Iterator[Beside]
             )
             (folder / f"{part}.cfg").write_text(text)
             command = [program, "-W", "-S", f"{folder}/{part}-master.sock", "-f", str(folder / f"{part}.cfg")]
-            running.append(ends.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL)))
+            log = ends.enter_context((folder / "access.log").open("ab"))
+            running.append(ends.enter_context(subprocess.Popen(command, stdout=log, stderr=subprocess.DEVNULL)))
             ends.callback(running[-1].terminate)
         settled("http://127.0.0.1:27005", 27006)
-        yield Beside(gateway.installation, gateway.cells, "http://127.0.0.1:27005", tuple(running), folder)
+        yield Beside(gateway.installation, gateway.cells, {}, "http://127.0.0.1:27005", tuple(running), folder)
 
 
 def test_both_haproxies_accept_the_configuration(beside: Beside) -> None:
@@ -586,6 +613,7 @@ def test_hostile_requests(beside: Beside) -> None:
         if asked > (status == "200") or not {*seen} & {*case.expected.split(" or ")}:
             faults.append(f"{case.name}: expected {case.expected}, seen {seen}, {asked} at cells")
     assert faults == [], "\n".join(faults)
+    assert len(beside.logged()) > 100  # and whatever they sent, each line is JSON
 
 
 def read_and_routed(beside: Beside, bodies: int) -> None:
@@ -854,3 +882,149 @@ def test_a_key_with_few_requests_does_not_wait_for_one_with_many(beside: Beside)
         waited = others.result()
     print(f"p95 {alone:.2f} s alone, {together:.2f} s beside 48, which have {waited:.2f} s")
     assert together < 2 * alone < waited
+
+
+def test_each_request_is_a_line_of_the_access_log(beside: Beside) -> None:
+    """Whatever clients send: it has the identifier that cell and client have, and neither prompt nor key."""
+    before = len(beside.logged())
+    for cell in beside.cells:
+        cell.headers_seen.clear()
+    secret = "the prompt"
+    said = {**BODY, "messages": [{"role": "user", "content": secret}]}
+    forged = '"}\n{"time":"x","id":"forged"}\n'
+    large = {**said, "pad": "x" * 200_000}
+    answers = {
+        ("alice", "a"): beside.post(json=said, headers=[("X-Request-ID", "forged"), ("User-Agent", 'x"}')]),
+        ("bob", "a"): beside.post(json={**said, "stream": True}, key=OTHER_KEY),
+        (ODD_NAME, "b/c"): beside.post(json={**said, "model": "b/c"}, key="odd"),
+        ("alice", "a-lora"): beside.post(json={**large, "model": "a-lora"}),
+        ("alice", f"?unknown {forged}"): beside.post(json={**said, "model": forged}),
+        ("-", "-"): beside.post(key=f"sk-{secret}"),
+        ("adapter", "a"): beside.post(key="adapter"),
+        ("over", "-"): beside.post(key="over"),
+    }
+    long = beside.post("/" + "%22%0a\\" * 500 + f"?key={KEY}")
+    too_large = beside.post(json=None, content=b"x" * (LIMIT_MIB + 1) * 2**20)
+    time.sleep(0.5)
+    lines = {line["id"]: line for line in beside.logged()[before:]}
+    assert len(lines) == len(answers) + 2
+    for (key, model), answer in answers.items():
+        line = lines[answer.headers["x-request-id"]]
+        assert (line["key"], line["model"], line["status"]) == (key, model, answer.status_code)
+        assert (line["cell"] in CELLS) == answer.is_success
+        assert line["path"] == "/v1/chat/completions"
+        assert line["end"] == ("--" if answer.is_success or len(answer.request.content) > 100_000 else "LR")
+    assert lines[long.headers["x-request-id"]]["status"] == 404
+    assert lines[too_large.headers["x-request-id"]]["status"] == 413
+    streamed = lines[answers["bob", "a"].headers["x-request-id"]]
+    assert streamed["first_byte_ms"] < 500 < 1000 <= streamed["duration_ms"]
+    seen = [seen["x-request-id"] for cell in beside.cells for seen in cell.headers_seen]
+    assert sorted(seen) == sorted(line["id"] for line in lines.values() if line["status"] == 200)
+    text = (beside.folder / "access.log").read_text()
+    assert not [word for word in (KEY, OTHER_KEY, f"sk-{secret}", "user", 'forged"') if word in text]
+
+
+def test_the_log_tells_why_a_request_was_slow(beside: Beside) -> None:
+    """It waited for a slot, or its cell died and another had to be asked."""
+    cell, slow = beside.cells[2], {**BODY, "model": "b/c", "think_s": 2}
+    with ThreadPoolExecutor(SLOTS + 2) as clients:
+        asked = cell.asked
+        first = [clients.submit(beside.post, json=slow) for _ in range(SLOTS)]
+        while cell.asked < asked + SLOTS:
+            time.sleep(0.1)
+        small = clients.submit(beside.post, json={**BODY, "model": "b/c"})
+        large = clients.submit(beside.post, json={**BODY, "model": "b/c", "pad": "x" * 100_000})
+        answers = [one.result() for one in (*first, small, large)]
+    dead = beside.post(json={**BODY, "poison": True})
+    time.sleep(0.5)
+    lines = {line["id"]: line for line in beside.logged()}
+    assert {answer.status_code for answer in answers} == {200}
+    *before, waited, waited_large = (lines[answer.headers["x-request-id"]] for answer in answers)
+    assert min(int(str(line["queue_ms"])) for line in before) < 300 < int(str(waited["queue_ms"]))
+    assert {line["cell_queue_ms"] for line in before} == {"-"}
+    assert int(str(waited_large["cell_queue_ms"])) > 300
+    failed = lines[dead.headers["x-request-id"]]
+    assert (failed["status"], failed["retries"], failed["cell"] in CELLS) == (502, "+1", True)
+
+
+def test_requests_of_a_key_in_a_minute_are_limited(beside: Beside) -> None:
+    """Refused until the next minute of the clock begins, which Retry-After says; others notice nothing."""
+    if time.time() % 60 > 50:
+        time.sleep(60 - time.time() % 60)  # all of them in one minute
+    answers = [beside.post(key="few", json=body) for body in [BODY] * 3 + [{**BODY, "pad": "x" * 100_000}] * 4]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 2
+    assert error(answers[-1]) == (429, "rate_limit_exceeded")
+    wait = int(answers[-1].headers["retry-after"])
+    assert abs(60 - time.time() % 60 - wait) <= 2
+    assert beside.post(key="narrow").status_code == 200
+    client = openai.OpenAI(base_url=f"{beside.url}/v1", api_key="few", max_retries=0)
+    assert len(client.models.list().data) == 3  # costs nothing
+    with pytest.raises(openai.RateLimitError):
+        client.chat.completions.create(model="a", messages=[])
+
+
+@pytest.mark.long("waits for the next minute of the clock")
+def test_after_retry_after_a_key_may_ask_again(beside: Beside) -> None:
+    answers = [beside.post(key="few") for _ in range(7)]
+    time.sleep(int(answers[-1].headers["retry-after"]))
+    assert beside.post(key="few").status_code == 200
+
+
+def test_requests_in_progress_of_a_key_are_limited(beside: Beside) -> None:
+    """One that goes through another process counts once."""
+    bodies = [{**BODY, "think_s": 1}, {**BODY, "think_s": 1, "pad": "x" * 100_000}]
+    with ThreadPoolExecutor(2) as clients:
+        running = [clients.submit(beside.post, key="narrow", json=body) for body in bodies]
+        time.sleep(0.5)
+        refused = beside.post(key="narrow")
+        assert error(refused) == (429, "rate_limit_exceeded")
+        assert refused.headers["retry-after"] == "1"
+        assert beside.post().status_code == 200
+        assert [one.result().status_code for one in running] == [200, 200]
+    assert beside.post(key="narrow").status_code == 200
+
+
+def test_a_key_may_use_its_models_alone(beside: Beside) -> None:
+    client = openai.OpenAI(base_url=f"{beside.url}/v1", api_key="adapter", max_retries=0)
+    assert [model.id for model in client.models.list()] == ["a-lora"]
+    assert client.models.retrieve("a-lora").id == "a-lora"
+    for ask in (lambda: client.models.retrieve("a"), lambda: client.chat.completions.create(model="a", messages=[])):
+        with pytest.raises(openai.PermissionDeniedError) as caught:
+            ask()
+        assert caught.value.code == "model_not_found"
+    for pad in ("", "x" * 100_000):
+        assert beside.post(key="adapter", json={**BODY, "model": "a-lora", "pad": pad}).status_code == 200
+        assert error(beside.post(key="adapter", json={**BODY, "pad": pad})) == (403, "model_not_found")
+        assert error(beside.post(key="adapter", json={**BODY, "model": "x", "pad": pad})) == (404, "model_not_found")
+
+
+def test_a_key_ends_with_its_last_day(gateway: Gateway) -> None:
+    assert gateway.post(key="today").status_code == 200
+    refused = gateway.post(key="over")
+    assert error(refused) == (401, "invalid_api_key")
+    assert "expired" in refused.json()["error"]["message"]
+
+
+def test_keys_are_made_and_revoked_by_a_playbook(gateway: Gateway) -> None:
+    def run(**given: object) -> str:
+        done = gateway.installation.run("run", "playbooks/keys.yml", "-e", json.dumps({**gateway.given, **given}))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def soon(status: int, model: str) -> httpx.Response:
+        """The reload is asked for, not waited for, and for a moment both workers take connections."""
+        deadline = time.monotonic() + 15
+        while (answer := gateway.post(key=key, json={**BODY, "model": model})).status_code != status:
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(0.2)
+        return answer
+
+    made = run(key_name="carol", key_models=["b/c"])
+    (key,) = re.findall(r"shown this once: (sk-\S{43})$", made, re.MULTILINE)
+    soon(200, "b/c")
+    assert error(soon(403, "a")) == (403, "model_not_found")
+    assert re.search(r"^ +carol +keys.yml +\S+ +never +b/c +any +any$", made, re.MULTILINE), made
+    assert key not in "".join(path.read_text() for path in gateway.installation.state.rglob("*.json"))
+    run(key_name="carol", key_state="absent")
+    assert error(soon(401, "b/c")) == (401, "invalid_api_key")
+    assert gateway.post().status_code == 200

@@ -33,7 +33,10 @@ options:
       template: {description: "A template of the role, instead of O(texts[].content).", type: str}
       vars: {description: Variables for the template., type: dict}
       mode: {description: "Another mode than the set's.", type: str}
-      group: {description: The group., type: str}
+      group: {description: "The group. Empty: as it is.", type: str}
+      validate:
+        description: A command that must accept a new text before it is put in place, with C(%s) for a file that has it.
+        type: str
   folders:
     description: Further folders, absolute or below O(path), or mappings of C(path) and C(mode).
     type: list
@@ -146,11 +149,15 @@ def shown(path: Path, content: bytes | None) -> dict[str, str]:
     }
 
 
-def write(module: AnsibleModule, path: Path, content: bytes) -> None:
+def write(module: AnsibleModule, path: Path, content: bytes, validate: str | None) -> None:
     """Put a file in its place, whole. Until it gets its mode, nobody else may read it."""
     handle, name = tempfile.mkstemp(dir=module.tmpdir)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
+    if validate:
+        code, out, err = module.run_command(validate.replace("%s", name))
+        if code:
+            module.fail_json(msg=f"{path} would not be valid: {(err or out).strip()}; it was not changed")
     usual = os.umask(0o077)
     try:
         module.atomic_move(name, str(path))
@@ -180,7 +187,7 @@ def ensure(module: AnsibleModule) -> dict[str, Any]:
             diff.append(shown(path, contents.get(place) if file["text"] else None))
             if place not in contents or module.check_mode:
                 continue
-            write(module, path, contents[place])
+            write(module, path, contents[place], file.get("validate"))
         if file.get("group"):
             changed |= module.set_group_if_different(str(path), file["group"], False)
         changed |= module.set_mode_if_different(

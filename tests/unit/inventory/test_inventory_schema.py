@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,26 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"gateway_api_keys": [{"name": "x"}]}, "gateway_api_keys[0]: needs either sha256 or key"),
     ({"gateway_api_keys": [{"name": "x", "sha256": "12"}]}, "gateway_api_keys[0].sha256: not a SHA-256"),
+    (
+        {"gateway_api_keys": [{"name": "x", "key": "k", "expires": "31.12.2027"}]},
+        "gateway_api_keys[0].expires: '31.12.2027'; set its last day, as 2027-12-31",
+    ),
+    (
+        {"gateway_api_keys": [{"name": "x", "key": "k", "models": ["nobody"]}]},
+        "gateway_api_keys[0].models: there is no nobody; set any of small",
+    ),
+    (
+        {"gateway_api_keys": [{"name": "x", "key": "k", "requests_per_minute": 0}]},
+        "gateway_api_keys[0].requests_per_minute: found 0; set at least 1",
+    ),
+    (
+        {"gateway_api_keys": [{"name": "x", "key": "k", "model": ["a"]}]},
+        "gateway_api_keys[0].model: unknown key; did you mean models?",
+    ),
+    (
+        {"gateway_api_keys": [{"name": "x\ny", "key": "k"}]},
+        "gateway_api_keys[0].name: 'x\\ny'; set printable characters",
+    ),
     ({"gateway_cors_origins": ["https://chat.example/", "chat.example"]}, "gateway_cors_origins[1]: 'chat.example'"),
     ({"gateway_cors_origins": ["*", "https://a.example/chat"]}, "gateway_cors_origins[1]: 'https://a.example/chat'"),
     ({"health_checks": {"small": [{"question": "?"}]}}, "health_checks.small[0].answer: missing; set it"),
@@ -129,6 +150,12 @@ def test_a_fault_is_one_sentence(changes: dict[str, Any], expected: str) -> None
     found = sentences(inventory(**changes))
     assert len(found) == 1
     assert expected in found[0]
+
+
+def test_a_last_day_may_stand_without_quotes() -> None:
+    """YAML makes a date of it."""
+    keys = [{"name": "x", "key": "k", "expires": day} for day in ("2027-12-31", date(2027, 12, 31))]
+    assert sentences(inventory(gateway_api_keys=keys)) == []
 
 
 def followed(changes: dict[str, Any], fault: str) -> dict[str, Any] | None:

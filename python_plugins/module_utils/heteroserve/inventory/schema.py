@@ -12,11 +12,12 @@ import re
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from ..common.records import number, shown, type_faults
+from ..common.records import bounded, number, shown, type_faults
 from .models import ModelRequest
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}")
@@ -35,6 +36,12 @@ PLAYBOOK_VARIABLES = (
     "drain_state",
     "drain_force",
     "chatbot_state",
+    "key_name",
+    "key_state",
+    "key_expires",
+    "key_models",
+    "key_requests_per_minute",
+    "key_concurrent_requests",
 )
 # Variables of a single host, or of a group in hosts.yml; those of Settings may stand there too.
 HOST_VARIABLES = ("hardware", "rack", "reserved_ports", "serving_limits")
@@ -54,11 +61,15 @@ CARRIED_OUT = ("ray", "k3s")
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A client's key: its SHA-256, or the key itself from a vault."""
+    """A client's key: its SHA-256, or the key itself from a vault; and what it may do."""
 
     name: str
     sha256: str | None = None
     key: str | None = None
+    expires: Any = None  # last day; YAML makes a date of it where it stands without quotes
+    models: list[str] = field(default_factory=list)  # that it may use; all, if there is none
+    requests_per_minute: int | None = bounded(None, least=1)
+    concurrent_requests: int | None = bounded(None, least=1)
 
 
 @dataclass(frozen=True)
@@ -421,8 +432,17 @@ def _ports(inventory: Inventory) -> list[Fault]:
     return faults
 
 
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
 def _keys(inventory: Inventory) -> list[Fault]:
-    faults = []
+    faults, models = [], inventory.values.get("models")
+    known = models if isinstance(models, list) else []
+    called = [str(name) for model in known if isinstance(model, dict) for name in _called(model)]
     for index, key in enumerate(inventory.values.get("gateway_api_keys") or []):
         place = inventory.places.get("gateway_api_keys", "group_vars/all")
         if not isinstance(key, dict):
@@ -434,6 +454,15 @@ def _keys(inventory: Inventory) -> list[Fault]:
             faults.append(
                 Fault(place, f"{where}.sha256", "not a SHA-256", "set the 64 digits of: printf %s KEY | sha256sum")
             )
+        if not str(key.get("name", "")).isprintable():
+            faults.append(Fault(place, f"{where}.name", f"{key['name']!r}", "set printable characters"))
+        if key.get("expires") is not None and not _is_day(str(key["expires"])):
+            faults.append(Fault(place, f"{where}.expires", f"{key['expires']!r}", "set its last day, as 2027-12-31"))
+        asked = key.get("models")
+        for model in asked if isinstance(asked, list) else []:
+            if model not in called:
+                fix = f"set any of {', '.join(called)}"
+                faults.append(Fault(place, f"{where}.models", f"there is no {model}", fix))
     return faults
 
 
