@@ -57,6 +57,15 @@ def test_every_object_carries_the_tag_by_which_it_is_removed() -> None:
             assert "awx_tag" in entry, (path.name, entry)
 
 
+def test_a_credential_sets_what_something_reads() -> None:
+    options = "".join(path.read_text() for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
+    playbooks = "".join(path.read_text() for path in ROOT.glob("playbooks/**/*.yml"))
+    for kind in objects("controller_credential_types"):
+        assert kind["injectors"].keys() == {"extra_vars"}
+        for name in kind["injectors"]["extra_vars"]:
+            assert re.search(rf"\b{name}\b", options + playbooks), (kind["name"], name)
+
+
 def test_no_secret_is_in_the_configuration() -> None:
     for path in [*CONFIG.rglob("*.yml"), ROOT / "awx" / "execution-environment.yml"]:
         assert not re.search(r'^\s*(password|token|ssh_key_data): +[^\s"]', path.read_text(), re.MULTILINE), path
