@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_locally(play: str, folder: Path, variables: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Run a play on this machine as host ``localhost``, with the project's settings; its file is written to ``folder``."""
+    (folder / "play.yml").write_text(play)
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", str(folder / "play.yml")]
+        + ["-e", json.dumps(variables)],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
 
 
 def changed(printed: str) -> int:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+from tests.helpers.playbook_runs import run_locally
+
 PLAY = """
 - hosts: localhost
   connection: local
@@ -25,17 +23,8 @@ ADDRESS = "192.0.2.7"
 
 def sign(folder: Path, address: str = ADDRESS) -> dict[str, str]:
     """Run the tasks; the digest of each file afterwards."""
-    (folder / "play.yml").write_text(PLAY)
     values = {"state_dir": str(folder), "address": address, "ansible_python_interpreter": sys.executable}
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", folder / "play.yml"]
-        + ["-e", json.dumps(values)],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
+    done = run_locally(PLAY, folder, values)
     assert done.returncode == 0, done.stdout + done.stderr
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()

@@ -5,9 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from python_plugins.modules.hosts import file_set
 from tests.helpers.module_runs import run_module
+from tests.helpers.playbook_runs import run_locally
 
-ROOT = Path(__file__).parents[3]
 FILES = {"a.py": b"a\xff", "room/b.py": b"b", "room/c.sh": b"c"}
 PLAY = """
 - hosts: localhost
@@ -102,7 +99,6 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("readable", [True, False])
 def test_a_task_sends_what_differs(tmp_path: Path, *, readable: bool) -> None:
     values = {name: str(tmp_path / name) for name in ("source", "target", "shown")}
-    (tmp_path / "play.yml").write_text(PLAY)
     (tmp_path / "source").mkdir()
     (tmp_path / "source/a.py").write_text("a")
     (tmp_path / "source/b.j2").write_text("a = {{ 40 + 2 }}\n")
@@ -110,15 +106,7 @@ def test_a_task_sends_what_differs(tmp_path: Path, *, readable: bool) -> None:
     (tmp_path / "target/empty/old").touch()
     if readable:
         (tmp_path / "source/b.sh").touch(mode=0o755)
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", tmp_path / "play.yml"]
-        + ["-e", json.dumps(values)],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
+    done = run_locally(PLAY, tmp_path, values)
     if not readable:
         assert "a file to copy cannot be read" in done.stdout + done.stderr
         assert not (tmp_path / "target/a.py").exists()
