@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run_locally(play: str, folder: Path, variables: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    """Run a play on this machine as host ``localhost``, with the project's settings; its file is written to ``folder``."""
+    """Run a play as host ``localhost``, with the project's settings; its file is written to ``folder``."""
     (folder / "play.yml").write_text(play)
     return subprocess.run(
         [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", str(folder / "play.yml")]
