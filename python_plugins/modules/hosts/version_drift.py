@@ -23,7 +23,7 @@ author: [HeteroServe (@heteroserve)]
 """
 
 EXAMPLES = r"""
-- name: Read what differs
+- name: Compare the installed versions
   version_drift:
     folder: /var/lib/heteroserve/envs
     environments: {host: {lock: "{{ lookup('ansible.builtin.file', 'requirements/host.txt') }}"}}

@@ -15,7 +15,7 @@ from python_plugins.action.state_backup import ActionModule
 
 PASSWORD = "correct horse battery staple"
 KEPT = {"secrets/ray-token": "token", "secrets/health-key": "key", "plan.json": "{}", "registry/ca.key": "PEM"}
-MADE_ANEW = ("envs/host/bin/ray", "logs/gateway.log", "run.lock")
+RECREATED = ("envs/host/bin/ray", "logs/gateway.log", "run.lock")
 
 
 def act(state: Path, check: bool = False, **arguments: Any) -> dict[str, Any]:
@@ -34,9 +34,9 @@ def below(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     folder = tmp_path / "state"
-    for name in (*KEPT, *MADE_ANEW):
+    for name in (*KEPT, *RECREATED):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(KEPT.get(name, "made anew"))
+        (folder / name).write_text(KEPT.get(name, "can be recreated"))
         (folder / name).chmod(0o600)
     (folder / "plan.json").chmod(0o644)
     return folder

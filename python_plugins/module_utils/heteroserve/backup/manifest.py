@@ -14,7 +14,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 STATE = "state/"  # files of the state directory
 DATABASE = "database/"  # the snapshot of etcd
-# What no run can make again. Environments, weights, logs and programs are made or fetched anew.
+# What a run cannot recreate. It can recreate environments, weights, logs and programs.
 KEPT = (
     "secrets/",
     "registry/",

@@ -72,7 +72,7 @@ def version_in(printed: str | None) -> str:
 def of_components(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
     """Components that run in another version. A wanted "580" is met by every version that begins with it.
 
-    What a host does not have is not looked at: whether it should have it is for the stages to say.
+    Components that are not installed are skipped: the stages decide what a host needs.
     """
     lines = []
     for name, version in wanted.items():
