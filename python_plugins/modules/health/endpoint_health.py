@@ -11,6 +11,7 @@ description:
     answers with regular expressions, whatever engine answers. A server that started, and a health check that says 200,
     do not show that it answers rightly.
   - Reports the time to the first token and tokens a second, and fails with the reason if an answer is wrong.
+  - Asks the cells side by side, then the models through the endpoint. Cells of one host share its processors then.
 options:
   plan: {description: The plan., type: dict, required: true}
   endpoint: {description: "The endpoint, without C(/v1). Where it is left out, only cells are asked.", type: str}
@@ -45,6 +46,8 @@ report: {description: The table., returned: always, type: str}
 """
 
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.common.table import table
 from ansible.module_utils.heteroserve.health.endpoint import Target, chosen_part, targets
 from ansible.module_utils.heteroserve.health.openai import Answer, ask, fault_of
+
+AT_ONCE = 32  # requests of this module
 
 
 def check(target: Target, key: str, timeout: int, attempts: int) -> dict[str, Any]:
@@ -101,6 +106,17 @@ def check(target: Target, key: str, timeout: int, attempts: int) -> dict[str, An
     }
 
 
+def check_all(
+    chosen: list[Target], endpoint: str | None, ask_one: Callable[[Target], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Ask the cells side by side, and then the endpoint, whose answers come from the same cells."""
+    done: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for through_gateway in (False, True):
+            done += pool.map(ask_one, [target for target in chosen if (target.url == endpoint) == through_gateway])
+    return done
+
+
 def report(checks: list[dict[str, Any]]) -> str:
     """The table that an operator reads."""
     rows = [
@@ -141,7 +157,9 @@ def main() -> None:
     usual = {"question": asked["question"], "answer": asked["answer"]}
     plan = chosen_part(asked["plan"], asked["cells"])
     chosen = targets(plan, asked["endpoint"], usual, asked["checks"], bool(key))
-    checks = [check(target, key, asked["timeout"], asked["attempts"]) for target in chosen]
+    checks = check_all(
+        chosen, asked["endpoint"], lambda target: check(target, key, asked["timeout"], asked["attempts"])
+    )
     bad = [f"{item['name']}: {item['reason']}" for item in checks if not item["ok"]]
     module.exit_json(changed=False, healthy=not bad, checks=checks, report=report(checks), faults=bad)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import threading
+from typing import Any
 
 from heteroserve.gateway.haproxy import server_rows
-from heteroserve.health.endpoint import cell_url, curl_line, targets
+from heteroserve.health.endpoint import Target, cell_url, curl_line, targets
 
+from python_plugins.modules.health.endpoint_health import check_all
 from python_plugins.modules.health.endpoint_status import out_of_use
 
 PLAN = {
@@ -73,3 +76,19 @@ def test_a_drained_host_names_the_way_back() -> None:
         "takes it into use again"
     ]
     assert out_of_use(PLAN, []) == []
+
+
+def test_cells_are_asked_side_by_side_and_the_endpoint_after_them() -> None:
+    cells = [{**PLAN["cells"][0], "name": f"a-{i}", "ports": {"serve": 18000 + i}} for i in range(3)]
+    chosen = targets({**PLAN, "cells": cells}, "http://gateway:8080", {"question": "q", "answer": "r"}, {}, False)
+    together, asked = threading.Barrier(3), []
+
+    def ask_one(target: Target) -> dict[str, Any]:
+        if target.name != "endpoint":
+            together.wait(timeout=30)  # broken unless all three are being asked
+        asked.append(target.name)
+        return {"name": target.name, "model": target.model}
+
+    done = check_all(chosen, "http://gateway:8080", ask_one)
+    assert [item["name"] for item in done] == ["a-0", "a-1", "a-2", "endpoint", "endpoint"]
+    assert asked[3:] == ["endpoint", "endpoint"]
