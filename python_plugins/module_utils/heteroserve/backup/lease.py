@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 
-RENEW_S = 10.0
+RENEW_S = 5.0
 LEASE_S = 60.0
 
 
