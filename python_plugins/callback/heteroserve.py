@@ -56,11 +56,11 @@ def sudo_fault(words: str, user: str) -> str | None:
 
 
 def why_failed(failures: dict[str, str]) -> str:
-    """The sentence of the first host that failed, for a notification; how many others failed too."""
+    """The sentence of the first host that failed, for a notification; how many there are, if more than one."""
     host, words = next(iter(failures.items()))
     words = " ".join(words.split())
     told = words if len(words) <= MOST_TOLD else f"{words[:MOST_TOLD]}..."
-    more = f" ({len(failures) - 1} more hosts failed)" if len(failures) > 1 else ""
+    more = f" ({len(failures)} hosts failed)" if len(failures) > 1 else ""
     return f"{told}{more}" if host == "localhost" or told.startswith(f"{host}: ") else f"{host}: {told}{more}"
 
 

@@ -48,6 +48,13 @@ def templates() -> dict[str, dict[str, Any]]:
     return {one["name"].removeprefix("HeteroServe "): one for one in found["controller_templates"]}
 
 
+def failure_message(part: str) -> str:
+    """What AWX is given to tell of a failed job with: the ``message``, or the ``body`` of a webhook."""
+    found = yaml.safe_load((ROOT / "awx" / "config" / "all" / "controller_notifications.yml").read_text())
+    name = found["_awx_webhook"]["messages"]["error"][part].strip("{ }")
+    return str(found[name]).removeprefix("{% raw %}").removesuffix("{% endraw %}")
+
+
 def image_variables() -> dict[str, str]:
     """What the execution environment's image sets."""
     made = yaml.safe_load((ROOT / "awx" / "execution-environment.yml").read_text())
@@ -234,6 +241,7 @@ class Node:
         assert said.count("FAILED") == 1, job.told()
         for words in sentences:
             assert words in said, job.told()
+        assert sentences[0][:300] in job.statistics["heteroserve_failure"], job.told()
         print(f"{template}: {job.status}, {job.took_s:.0f} s: {' ... '.join(sentences)}", flush=True)
         return job
 
