@@ -125,7 +125,7 @@ class ActionModule(ActionBase):
             fault = self._copy(folder, host) if host else None
         else:
             fault = self._claim(folder, job_of(task_vars or {}), host)
-            result["kept"] = str(folder) if host else ""
+            result |= {"kept": str(folder)} if host else {}
         planned = self._planned(task_vars or {})
         plan, plan_fault = (planned, None) if planned else self._plan(folder / "plan.json", arguments["plan_required"])
         result["plan"] = plan
@@ -176,7 +176,7 @@ class ActionModule(ActionBase):
         return made, None
 
     def _caller(self, name: str, own: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
-        """What runs the state host's program there: over its own connection, in the account that logs in, without sudo."""
+        """What runs the state host's program there: over its own connection, as the user who logs in, without sudo."""
         place = self._play_context.copy()
         place.remote_addr = own.get("ansible_host", name)
         kind = own.get("ansible_connection", C.DEFAULT_TRANSPORT)
@@ -204,7 +204,7 @@ class ActionModule(ActionBase):
         return call
 
     def _copy(self, folder: Path, host: Any) -> str | None:
-        """Read what the state host has, unless a run on this machine works with the directory: then it is the newest."""
+        """Read what the state host has, unless a run of this machine has the directory: then that is the newest."""
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with (folder / "run.lock").open("a+") as stream:
@@ -213,7 +213,9 @@ class ActionModule(ActionBase):
         except BlockingIOError:
             return None
         except OSError as error:
-            return f"state_dir: {folder} cannot be written ({error.strerror}): set it to a folder that {user()} may write"
+            return (
+                f"state_dir: {folder} cannot be written ({error.strerror}): set it to a folder that {user()} may write"
+            )
         except shared("backup.state_host").Fault as fault:
             return str(fault)
         return None

@@ -111,7 +111,9 @@ class ActionModule(ActionBase):
         if not self._task.check_mode:
             self._archive.write(manifest, contents, state)
             if asked["snapshot"]:
-                self._archive.put(Path(asked["snapshot"]), contents[f"{self._backup.DATABASE}{manifest.snapshot}"], 0o600)
+                self._archive.put(
+                    Path(asked["snapshot"]), contents[f"{self._backup.DATABASE}{manifest.snapshot}"], 0o600
+                )
         report = f"restored  {len(missing)} of {len(manifest.files)} files to {state}, saved at {manifest.made} UTC"
         return {"changed": bool(missing), "files": missing, "snapshot": manifest.snapshot, "report": report}
 

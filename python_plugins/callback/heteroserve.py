@@ -81,13 +81,15 @@ class CallbackModule(Default):
         self._failures: dict[str, str] = {}  # host -> why, of its last failure
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """ansible-runner's callback inherits from this one, and hands the run's statistics to AWX before this one has them."""
+        """ansible-runner's callback inherits from this one, and gives AWX the statistics before this one has them."""
         super().__init_subclass__(**options)
         theirs = cls.v2_playbook_on_stats
 
         def on_stats(self: CallbackModule, stats: Any) -> None:
             # A failure that was rescued is none.
-            failed = {host: why for host, why in self._failures.items() if stats.failures.get(host) or stats.dark.get(host)}
+            failed = {
+                host: why for host, why in self._failures.items() if stats.failures.get(host) or stats.dark.get(host)
+            }
             if failed:
                 stats.set_custom_stats("heteroserve_failure", why_failed(failed))
             theirs(self, stats)

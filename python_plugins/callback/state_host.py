@@ -1,7 +1,7 @@
 """Has the state host be up to date before each task: no host is given what would be lost with this run.
 
-Nothing is done where the inventory has no group ``state``. What keeps the host up to date is a process of its own, which the
-action plugin run_state starts; here it is only asked, and the run ends if it says no.
+Nothing is done where the inventory has no group ``state``. What keeps the host up to date is a process of its own that
+the action plugin run_state starts; here it is only asked, and the run ends if it says no.
 """
 
 from __future__ import annotations

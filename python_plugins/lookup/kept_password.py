@@ -32,7 +32,6 @@ from ansible.errors import AnsibleError
 from ansible.plugins.loader import lookup_loader
 from ansible.plugins.lookup import LookupBase
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -199,7 +199,9 @@ def message_faults(messages: dict[str, Any]) -> list[str]:
     faults = [f"Event '{event}' invalid" for event in messages if event not in ("started", "success", "error")]
     for text in (text for parts in messages.values() for text in (parts or {}).values()):
         try:
-            ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(text).render(job=ANY_JOB, url="https://")
+            ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(text).render(
+                job=ANY_JOB, url="https://"
+            )
         except TemplateError as fault:
             faults.append(f"Unable to render message '{text}': {fault}")
     return faults

@@ -1,10 +1,11 @@
-"""The state host through the playbooks: runs whose state directory is thrown away, killed in the worst moment, and two at once.
+"""The state host through the playbooks: runs whose state directory is thrown away, one killed, two at once.
 
 The host is a folder of this machine, as a local connection sees it; over SSH where sshd is installed.
 """
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import pytest
 import yaml
 from heteroserve.backup.lease import LEASE_S
 
-from tests.helpers.playbook_runs import changed, told
+from tests.helpers.playbook_runs import changed
 
 pytestmark = pytest.mark.integration
 PASSWORD = "correct horse battery staple"
@@ -105,7 +106,9 @@ def nothing_is_lost(site: Site) -> None:
     plan = ["site.yml", "--tags", "plan"]
     lease = json.loads((site.kept / "lease.json").read_text())
     _, refused = site.run(*plan)
-    assert f"another run ({lease['who']}, since {lease['since']}) is working with keeper:{site.kept}" in refused, refused
+    assert f"another run ({lease['who']}, since {lease['since']}) is working with keeper:{site.kept}" in refused, (
+        refused
+    )
     for number in hold_of(state):
         os.kill(number, signal.SIGKILL)
     process.wait()
@@ -124,7 +127,7 @@ def nothing_is_lost(site: Site) -> None:
 
 
 def test_a_run_that_is_killed_before_a_host_has_its_secret_loses_nothing(root: Path, tmp_path: Path) -> None:
-    """Another one in the meantime says who is at work. Later runs find the secret, and the plan, which they do not change."""
+    """Another one in the meantime says who is at work. Later runs find the secret, and the plan as it is."""
     nothing_is_lost(Site(root, tmp_path, {"ansible_connection": "local"}, tmp_path / "kept"))
 
 
@@ -145,7 +148,8 @@ def over_ssh(root: Path, tmp_path: Path) -> Iterator[Site]:
         if log.exists() and re.search("Server listening", log.read_text()):
             break
         time.sleep(0.1)
-    host = {"ansible_host": "127.0.0.1", "ansible_port": 26790, "ansible_ssh_private_key_file": str(tmp_path / "id")}
+    host = {"ansible_host": "127.0.0.1", "ansible_port": 26790, "ansible_user": getpass.getuser()}
+    host["ansible_ssh_private_key_file"] = str(tmp_path / "id")
     yield Site(root, tmp_path, host, tmp_path / "kept")
     sshd.terminate()
     sshd.wait()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from heteroserve.backup.lease import LEASE_S, RENEW_S, Lease, Verdict, busy, lost, read, verdict
 
-OTHER = Lease("other", "HeteroServe apply, job 7 of AWX, started by ada; process 12 on node-1", "2026-11-30 17:00:00 UTC")
+OTHER = Lease(
+    "other", "HeteroServe apply, job 7 of AWX, started by ada; process 12 on node-1", "2026-11-30 17:00:00 UTC"
+)
 
 
 @pytest.mark.parametrize(

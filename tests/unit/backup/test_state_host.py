@@ -1,4 +1,4 @@
-"""The state on a host: nothing is lost, nothing is overwritten by a run that has lost it, and who is at work is said."""
+"""The state on a host: nothing is lost, and a run that has lost it overwrites nothing."""
 
 from __future__ import annotations
 
@@ -165,7 +165,10 @@ def test_what_was_there_before_a_run_stays_beside_it(run: Maker, tmp_path: Path)
     ("change", "said"),
     [
         ({"unseal": lambda _: None}, "nas:/srv/state/state.vault cannot be opened: backup_password is not its"),
-        ({"unseal": lambda _: b"no archive"}, r"state.vault is damaged \(.*\): put the newest of state-\*.vault beside it"),
+        (
+            {"unseal": lambda _: b"no archive"},
+            r"state.vault is damaged \(.*\): put the newest of state-\*.vault beside it",
+        ),
         ({"hosts": ("c",)}, "state.vault: it is of another inventory: none of its hosts"),
     ],
 )

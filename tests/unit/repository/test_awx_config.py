@@ -55,8 +55,8 @@ def test_the_workflow_has_an_approval_between_the_plan_and_what_changes_hosts() 
     assert {nodes[one]["unified_job_template"] for one in order if one != "approve"} <= known
 
 
-# Of the fields that AWX 24.6.1 gives to messages (awx/main/models/notifications.py) those that are asked for here. It refuses a
-# message that names another one, with artifacts that are empty.
+# Of the fields that AWX 24.6.1 gives to messages (awx/main/models/notifications.py) those that are asked for here. It
+# refuses a message that names another one, with artifacts that are empty.
 JOB = {"id": 12, "name": "HeteroServe apply", "status": "failed", "job_explanation": "", "artifacts": {}}
 
 

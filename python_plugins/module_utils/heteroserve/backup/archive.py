@@ -49,9 +49,7 @@ def present(state: Path) -> dict[str, str]:
 def described(contents: Mapping[str, Path], made: datetime, **of: Any) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest of files, by their names in the archive, and what is in them."""
     data = {name: path.read_bytes() for name, path in contents.items()}
-    files = {
-        name: Entry(digest(text), f"{contents[name].stat().st_mode & 0o777:o}") for name, text in data.items()
-    }
+    files = {name: Entry(digest(text), f"{contents[name].stat().st_mode & 0o777:o}") for name, text in data.items()}
     return Manifest(made=f"{made:%Y-%m-%d %H:%M:%S}", files=files, **of), data
 
 

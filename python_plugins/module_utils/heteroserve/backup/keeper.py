@@ -1,7 +1,7 @@
 """The process that keeps the state host up to date while a run lives, and how the run's other processes ask it to.
 
-It is started with the run's lock, waits beside the run, and ends with it. Before a task begins, and before a secret that was
-just made leaves the lookup that made it, it is asked whether the state host has all there is.
+It is started with the run's lock, waits beside the run, and ends with it. Before a task begins, and before a new secret
+leaves the lookup that made it, it is asked whether the state host has all there is.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def listening(state: Path) -> socket.socket:
 def is_ours(other: socket.socket) -> bool:
     """Whether the process at the other end is of the same account."""
     _, uid, _ = struct.unpack("3i", other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return uid == os.geteuid()
+    return bool(uid == os.geteuid())
 
 
 def ask(state: Path, word: bytes = KEEP) -> str | None:
@@ -65,8 +65,9 @@ def serve(listener: socket.socket, host: StateHost, state: Path, lives: Callable
     """Answer until the run has ended; ``ended`` are files that can be read then."""
     due = time.monotonic() + RENEW_S
     while lives():
-        ready, _, _ = select.select([listener, *ended], [], [], max(0.0, min(1.0, due - time.monotonic())))
-        if listener in ready:
+        waited_s = max(0.0, min(1.0, due - time.monotonic()))
+        ready, _, _ = select.select([listener.fileno(), *ended], [], [], waited_s)
+        if listener.fileno() in ready:
             with listener.accept()[0] as other:
                 if is_ours(other) and _answer(other, host, state) == FREE:
                     return

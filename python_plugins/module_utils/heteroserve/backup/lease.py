@@ -1,8 +1,8 @@
 """Whose the state host is at the moment. Pure functions.
 
-A run that works with the state host has a lease there: a file that it writes again every ``RENEW_S`` seconds, for as long as
-its ansible-playbook lives, and removes at its end. A run that was killed together with all that belongs to it writes no
-more; after ``LEASE_S`` seconds the lease is anybody's. How old it is says the clock of the state host alone.
+A run that works with the state host has a lease there: a file that it writes again every ``RENEW_S`` seconds, for as
+long as its ansible-playbook lives, and removes at its end. A run that was killed together with all that belongs to it
+writes no more; after ``LEASE_S`` seconds the lease is anybody's. How old it is says the clock of the state host alone.
 """
 
 from __future__ import annotations
@@ -63,5 +63,9 @@ def busy(holder: Lease, place: str) -> str:
 
 def lost(holder: Lease | None, place: str) -> str:
     """Why a run must not go on: another one has begun, because this one was not heard of."""
-    now = f"another run ({holder.who}, since {holder.since}) has taken it" if holder else "its lease is not there any more"
+    now = (
+        f"another run ({holder.who}, since {holder.since}) has taken it"
+        if holder
+        else "its lease is not there any more"
+    )
     return f"{place}: this run was not heard of for {LEASE_S:.0f} seconds or more, and {now}: run it again"

@@ -1,7 +1,7 @@
 """The state of a site on a host that lasts, for runs whose own folder does not: taken, read, written, let go.
 
-There it is one file, encrypted, in the format of backups, with the lease of the run that works with it. How a program is
-run on that host, and how a file is encrypted, the caller says.
+There it is one file, encrypted, in the format of backups, with the lease of the run that works with it. How a program
+is run on that host, and how a file is encrypted, the caller says.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from . import archive, lease
-from .manifest import STATE, Manifest, content_fault, other_inventory
+from .manifest import STATE, content_fault, other_inventory
 
 LEASE, SEALED, OLDER = "lease.json", "state.vault", "state-*.vault"
 OLDER_KEPT = 10
 ASK_EVERY_S = 1.0
 # Reads or changes files of one folder at once. ``was`` and ``owner`` say how the lease has to be for that; nothing is
 # half-done when it is killed: a file is there as it was, or as it is to be.
-PROGRAM = '''
+PROGRAM = """
 import fcntl, glob, json, os, time
 
 def read(name):
@@ -68,7 +68,7 @@ try:
 except OSError as error:
     answer = {"fault": "%s: %s" % (error.filename or asked["folder"], error.strerror)}
 print(json.dumps(answer))
-'''
+"""
 
 
 class Fault(Exception):
@@ -103,7 +103,7 @@ class StateHost:
             if verdict is lease.Verdict.TAKE:
                 told = self._ask(was=told["lease"], write={LEASE: self.lease.text()}, read=True)
                 if told["done"]:
-                    return told["sealed"]
+                    return None if told["sealed"] is None else str(told["sealed"])
                 continue
             assert found is not None
             if verdict is lease.Verdict.HELD:
