@@ -49,6 +49,7 @@ def run(tmp_path: Path) -> Maker:
             runtime="k3s",
             version="0.1.0",
             lease=Lease(f"owner-{who}", who, "noon"),
+            **other,
         )
 
     return made
@@ -134,6 +135,30 @@ def test_a_run_that_was_killed_does_not_block_and_cannot_write_any_more(run: Mak
     assert second.keep(two) == ""
     second.free()
     assert not (tmp_path / "kept" / LEASE).exists()
+
+
+def test_a_run_that_slept_asks_before_it_goes_on(run: Maker, tmp_path: Path) -> None:
+    """Its machine was suspended, or the host out of reach: another run may have begun."""
+    now, reached = [0.0], [True]
+
+    def reach(asked: dict[str, Any]) -> dict[str, Any]:
+        if not reached[0]:
+            raise OSError("No route to host")
+        return call(asked)
+
+    first, folder = run(call=reach, now=lambda: now[0]), state(tmp_path / "one", token="a")
+    first.take(nothing)
+    assert first.keep(folder) == ""
+    reached[0], now[0] = False, LEASE_S - 1
+    assert first.keep(folder) == ""  # its lease cannot have ended yet
+    now[0] = LEASE_S + 1
+    assert "the state host nas cannot be reached" in first.keep(folder)
+    reached[0] = True
+    assert first.keep(folder) == ""  # nobody has taken it
+    now[0] += LEASE_S + 1
+    killed(tmp_path)
+    run("two").take(nothing)
+    assert "another run (two, since noon) has taken it" in first.keep(folder)
 
 
 def test_a_write_that_was_cut_short_changes_nothing(run: Maker, tmp_path: Path) -> None:

@@ -71,6 +71,11 @@ print(json.dumps(answer))
 """
 
 
+def clock() -> float:
+    """Seconds that go on while a machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Fault(Exception):
     """One sentence that says why the state host cannot be used."""
 
@@ -89,6 +94,8 @@ class StateHost:
     version: str
     lease: lease.Lease
     written: dict[str, str] | None = None  # what is on the host: SHA-256 by path
+    now: Callable[[], float] = clock
+    heard: float = 0.0  # when the lease was surely this run's
     looked: tuple[Any, ...] = ()
     older: str = ""
     lost: str = ""
@@ -103,6 +110,7 @@ class StateHost:
             if verdict is lease.Verdict.TAKE:
                 told = self._ask(was=told["lease"], write={LEASE: self.lease.text()}, read=True)
                 if told["done"]:
+                    self.heard = self.now()
                     return None if told["sealed"] is None else str(told["sealed"])
                 continue
             assert found is not None
@@ -139,9 +147,15 @@ class StateHost:
                 file.unlink()
 
     def keep(self, state: Path) -> str:
-        """Write what has changed; "" or why that was not possible."""
+        """Write what has changed; "" or why that was not possible, or why the lease may be another run's."""
         if self.lost:
             return self.lost
+        try:
+            if self.now() - self.heard > lease.LEASE_S / 2:
+                self._as_owner(write={LEASE: self._again()})
+        except Fault as fault:
+            if self.now() - self.heard > lease.LEASE_S:
+                return str(fault)
         try:
             looked = tuple(
                 (name, stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_mode)
@@ -187,7 +201,9 @@ class StateHost:
 
     def _as_owner(self, **asked: Any) -> bool:
         told = self._ask(owner=self.lease.owner, **asked)
-        if not told["done"]:
+        if told["done"]:
+            self.heard = self.now()
+        else:
             self.lost = lease.lost(lease.read(told["lease"]), self.place)
         return bool(told["done"])
 
