@@ -235,7 +235,8 @@ class ActionModule(ActionBase):
 
     def _lock(self, stream: IO[str], folder: Path, job: str, host: Any) -> str | None:
         own = this_run()
-        for patience in range(10, -1, -1):
+        # Who held it lets go of the state host first.
+        for patience in range(300 if host else 10, -1, -1):
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -251,14 +252,14 @@ class ActionModule(ActionBase):
                 fix = "wait until it has ended, or use another state_dir"
                 return f"another run ({who}) is working with {folder}: {fix}"
             time.sleep(0.1)
-        if host and (fault := self._take(host, folder)):
-            return fault
         stream.truncate(0)
         stream.write(json.dumps({**own, "job": job, "since": time.strftime("%Y-%m-%d %H:%M:%S %Z")}))
         stream.flush()
         if host:
-            self._keep(host, folder, own["pid"], stream)
-            return None
+            fault = self._take(host, folder)
+            if not fault:
+                self._keep(host, folder, own["pid"], stream)
+            return fault
         subprocess.Popen(
             [sys.executable, "-c", HOLDER, str(own["pid"])],
             pass_fds=[stream.fileno()],
