@@ -146,6 +146,8 @@ class ActionModule(ActionBase):
                 "role_options": self._options,
                 # AWX runs a job in a folder with a copy of the project, and removes it.
                 "job_folder": str(ROOT.parent) if "awx_job_id" in typed else "",
+                "has_password": any(variables.get(name) for name in ("backup_password", "backup_password_file"))
+                or bool(os.environ.get("HETEROSERVE_BACKUP_PASSWORD_FILE")),
                 "gateway_is_local": any(self._hostvars[host].get("ansible_connection") == "local" for host in gateways),
             },
             task_vars=variables,

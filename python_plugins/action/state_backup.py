@@ -6,11 +6,6 @@ Here and not in a module: it is the controller's files, and its Ansible encrypts
 from __future__ import annotations
 
 import importlib
-import io
-import json
-import os
-import tarfile
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,24 +25,6 @@ def shared(name: str) -> Any:
     if folder not in ansible.module_utils.__path__:
         ansible.module_utils.__path__.append(folder)
     return importlib.import_module(f"ansible.module_utils.heteroserve.{name}")
-
-
-def put(path: Path, data: bytes, mode: int) -> None:
-    """Write a file so that a reader, or a run that was killed, sees the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_name(f".{path.name}.new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.chmod(fresh, mode)
-    os.replace(fresh, path)
-
-
-def files_below(state: Path, kept: tuple[str, ...]) -> dict[str, Path]:
-    """Regular files of the state directory that a backup holds, by their path below it; links are not followed."""
-    paths = sorted(path for name in kept for path in (state / name, *(state / name).rglob("*")))
-    return {str(path.relative_to(state)): path for path in paths if path.is_file() and not path.is_symlink()}
 
 
 class ActionModule(ActionBase):
@@ -71,7 +48,7 @@ class ActionModule(ActionBase):
             mutually_exclusive=[("folder", "restore")],
             required_one_of=[("folder", "restore")],
         )
-        self._backup, self._records = shared("backup.manifest"), shared("common.records")
+        self._backup, self._archive = shared("backup.manifest"), shared("backup.archive")
         state = Path(asked["state_dir"])
         password = self._password(asked)
         if asked["folder"]:
@@ -93,31 +70,22 @@ class ActionModule(ActionBase):
     def _save(self, state: Path, folder: Path, password: str, asked: dict[str, Any]) -> dict[str, Any]:
         if folder.resolve().is_relative_to(state.resolve()):
             raise AnsibleActionFail(f"backup_dir: {folder} is in the state directory: set one that is not lost with it")
-        found = files_below(state, self._backup.KEPT)
+        found = self._archive.files_below(state)
         if not found:
             raise AnsibleActionFail(f"state_dir: {state} has nothing to save: is it the inventory's? {NOTHING}")
         contents = {f"{self._backup.STATE}{name}": path for name, path in found.items()}
         if asked["snapshot"]:
             contents[f"{self._backup.DATABASE}{Path(asked['snapshot']).name}"] = Path(asked["snapshot"])
-        data = {name: path.read_bytes() for name, path in contents.items()}
         made = datetime.now(UTC)
-        manifest = self._backup.Manifest(
-            made=f"{made:%Y-%m-%d %H:%M:%S}",
-            version=asked["version"],
-            runtime=asked["runtime"],
-            hosts=tuple(sorted(asked["hosts"])),
-            files={
-                name: self._backup.Entry(self._backup.digest(text), f"{contents[name].stat().st_mode & 0o777:o}")
-                for name, text in data.items()
-            },
-        )
-        sealed = VaultLib().encrypt(packed(self._backup.MANIFEST, manifest, data), VaultSecret(password.encode()))
+        of = {name: asked[name] for name in ("version", "runtime")} | {"hosts": tuple(sorted(asked["hosts"]))}
+        manifest, data = self._archive.described(contents, made, **of)
+        sealed = VaultLib().encrypt(self._archive.packed(manifest, data), VaultSecret(password.encode()))
         path = folder / f"heteroserve-{made:%Y%m%d-%H%M%S}.vault"
         if not self._task.check_mode:
             try:
-                put(path, sealed, 0o600)
+                self._archive.put(path, sealed, 0o600)
                 line = f"{self._backup.digest(sealed)}  {path.name}\n"
-                put(path.with_name(f"{path.name}.sha256"), line.encode(), 0o600)
+                self._archive.put(path.with_name(f"{path.name}.sha256"), line.encode(), 0o600)
             except OSError as error:
                 raise AnsibleActionFail(f"backup_dir: {folder} cannot be written: {error.strerror}") from None
             self._opened(path, password)
@@ -130,9 +98,7 @@ class ActionModule(ActionBase):
         manifest, contents = self._opened(path, password)
         if fault := self._backup.other_inventory(manifest, asked["runtime"], asked["hosts"]):
             raise AnsibleActionFail(f"backup: {path}: {fault}. {NOTHING}")
-        present = {
-            name: self._backup.digest(file.read_bytes()) for name, file in files_below(state, self._backup.KEPT).items()
-        }
+        present = self._archive.present(state)
         other = self._backup.differing(manifest, present)
         if other and not asked["overwrite"]:
             raise AnsibleActionFail(
@@ -143,11 +109,11 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"backup: {path} has no snapshot of the cluster's database. {NOTHING}")
         missing = self._backup.missing(manifest, present)
         if not self._task.check_mode:
-            for name in missing:
-                entry = manifest.files[f"{self._backup.STATE}{name}"]
-                put(state / name, contents[f"{self._backup.STATE}{name}"], int(entry.mode, 8))
+            self._archive.write(manifest, contents, state)
             if asked["snapshot"]:
-                put(Path(asked["snapshot"]), contents[f"{self._backup.DATABASE}{manifest.snapshot}"], 0o600)
+                self._archive.put(
+                    Path(asked["snapshot"]), contents[f"{self._backup.DATABASE}{manifest.snapshot}"], 0o600
+                )
         report = f"restored  {len(missing)} of {len(manifest.files)} files to {state}, saved at {manifest.made} UTC"
         return {"changed": bool(missing), "files": missing, "snapshot": manifest.snapshot, "report": report}
 
@@ -169,30 +135,10 @@ class ActionModule(ActionBase):
             )
         try:
             data = VaultLib([("default", VaultSecret(password.encode()))]).decrypt(sealed)
-            manifest, contents = unpacked(self._backup.MANIFEST, data)
-            manifest = self._records.from_dict(self._backup.Manifest, manifest, "manifest")
-        except (AnsibleError, tarfile.TarError, ValueError, KeyError, OSError):
+            manifest, contents = self._archive.unpacked(data)
+        except (AnsibleError, *self._archive.BROKEN):
             why = "the password is not its" if noted else "the password is not its, or the file is damaged"
             raise AnsibleActionFail(f"backup: {path} cannot be opened: {why}. {NOTHING}") from None
         if fault := self._backup.content_fault(manifest, contents):
             raise AnsibleActionFail(f"backup: {path}: {fault}. {NOTHING}")
         return manifest, contents
-
-
-def packed(first: str, manifest: Any, data: dict[str, bytes]) -> bytes:
-    """An archive with the manifest as its first file."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
-        for name, text in {first: json.dumps(asdict(manifest), indent=1).encode(), **data}.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(text), 0o600
-            archive.addfile(entry, io.BytesIO(text))
-    return stream.getvalue()
-
-
-def unpacked(first: str, data: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Manifest and files of an archive. Raises ``tarfile.TarError``, ``ValueError`` or ``KeyError`` if it is none."""
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
-        found = {entry.name: archive.extractfile(entry) for entry in archive.getmembers() if entry.isfile()}
-        contents = {name: stream.read() for name, stream in found.items() if stream is not None}
-    return dict(json.loads(contents.pop(first))), contents

@@ -12,6 +12,7 @@ short_description: Stages, results and tables, without JSON
 description:
   - One line for each task that did something, with the time it took; tasks that were skipped are not shown.
   - A result that carries C(report) is printed as it is; a failure is its message.
+  - Under ansible-runner (AWX) that message is the artifact C(heteroserve_failure) too, for notifications.
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
@@ -43,6 +44,7 @@ SUDO = {
 }
 QUIET_FROM_S = 2.0  # times shorter than this are not worth reading
 MOST_SHOWN = 2000  # characters of a value with -v and -vv; plans and tables of hosts have more
+MOST_TOLD = 500  # characters of a sentence that AWX sends to somebody
 # Playbooks that are a part of a stage of another name.
 PART_OF = {"k3s": "cluster"}
 
@@ -51,6 +53,15 @@ def sudo_fault(words: str, user: str) -> str | None:
     """One sentence for what sudo refused; None if it was not sudo."""
     found = next((said for pattern, said in SUDO.items() if re.search(pattern, words)), None)
     return found.format(user=user) if found else None
+
+
+def why_failed(failures: dict[str, str]) -> str:
+    """The sentence of the first host that failed, for a notification; how many there are, if more than one."""
+    host, words = next(iter(failures.items()))
+    words = " ".join(words.split())
+    told = words if len(words) <= MOST_TOLD else f"{words[:MOST_TOLD]}..."
+    more = f" ({len(failures)} hosts failed)" if len(failures) > 1 else ""
+    return f"{told}{more}" if host == "localhost" or told.startswith(f"{host}: ") else f"{host}: {told}{more}"
 
 
 class CallbackModule(Default):
@@ -67,6 +78,23 @@ class CallbackModule(Default):
         self._title = ""
         self._playbook, self._stage, self._stage_started = "", "", self._started
         self._took: dict[str, float] = {}
+        self._failures: dict[str, str] = {}  # host -> why, of its last failure
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """ansible-runner's callback inherits from this one, and gives AWX the statistics before this one has them."""
+        super().__init_subclass__(**options)
+        theirs = cls.v2_playbook_on_stats
+
+        def on_stats(self: CallbackModule, stats: Any) -> None:
+            # A failure that was rescued is none.
+            failed = {
+                host: why for host, why in self._failures.items() if stats.failures.get(host) or stats.dark.get(host)
+            }
+            if failed:
+                stats.set_custom_stats("heteroserve_failure", why_failed(failed))
+            theirs(self, stats)
+
+        cls.v2_playbook_on_stats = on_stats  # type: ignore[method-assign]
 
     @property
     def _verbose(self) -> bool:
@@ -174,6 +202,8 @@ class CallbackModule(Default):
         self._failure(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            self._note_failure(result)
         if self._verbose:
             super().v2_runner_on_failed(result, ignore_errors)
         elif not (result._task.loop and "results" in result._result):  # each item has said its own
@@ -187,21 +217,30 @@ class CallbackModule(Default):
             self._line(result, "waiting", C.COLOR_VERBOSE)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._note_failure(result)
         if self._verbose:
             super().v2_runner_on_unreachable(result)
             return
         self._failure(result, word="UNREACHABLE")
 
-    def _failure(self, result: Any, word: str = "FAILED") -> None:
-        data = result._result
-        self._line(result, word, C.COLOR_ERROR)
+    def _note_failure(self, result: Any) -> None:
+        items = [item for item in result._result.get("results") or [] if isinstance(item, dict) and item.get("failed")]
+        self._failures[result._host.get_name()] = self._why(result, items[0] if items else result._result)
+
+    @staticmethod
+    def _why(result: Any, data: dict[str, Any]) -> str:
+        """What failed, in the words of the module or of sudo."""
         words = str(data.get("msg") or data.get("censored") or "no message").strip()
         detail = str(data.get("stderr") or data.get("module_stderr") or "").strip()
         if detail and detail not in words:
             words = "\n".join([words, *detail.splitlines()[-6:]])
         user = result._task.remote_user or result._host.vars.get("ansible_user") or "the remote user"
-        if refused := sudo_fault(words, user):
-            words = f"{result._host.get_name()}: {refused}"
+        refused = sudo_fault(words, user)
+        return f"{result._host.get_name()}: {refused}" if refused else words
+
+    def _failure(self, result: Any, word: str = "FAILED") -> None:
+        self._line(result, word, C.COLOR_ERROR)
+        words = self._why(result, result._result)
         self._display.display("\n" + "\n".join(f"  {line}" for line in words.splitlines()) + "\n", color=C.COLOR_ERROR)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:

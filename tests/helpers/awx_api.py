@@ -17,6 +17,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
 TOKEN = "a-token-for-tests"
 PAGE, MOST = 25, 200
 ENCRYPTED = "$encrypted$"
@@ -187,6 +190,23 @@ QUESTION_MORE = {"question_description", "default", "choices", "min", "max", "ne
 QUESTION_TYPES = {"text", "textarea", "password", "multiplechoice", "multiselect", "integer", "float"}
 
 
+# Messages are rendered once with fields that any job has; one that names another field is refused.
+ANY_JOB = {"id": 42, "name": "a job", "status": "running", "job_explanation": "", "artifacts": {}}
+
+
+def message_faults(messages: dict[str, Any]) -> list[str]:
+    """What AWX says of the messages of a notification template."""
+    faults = [f"Event '{event}' invalid" for event in messages if event not in ("started", "success", "error")]
+    for text in (text for parts in messages.values() for text in (parts or {}).values()):
+        try:
+            ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(text).render(
+                job=ANY_JOB, url="https://"
+            )
+        except TemplateError as fault:
+            faults.append(f"Unable to render message '{text}': {fault}")
+    return faults
+
+
 class Wrong(Exception):
     """What the API answers with 400, or another status."""
 
@@ -278,6 +298,8 @@ class Awx:
         for name in kind.required:
             if whole.get(name) in (None, ""):
                 faults[name] = ["This field is required."]
+        if not faults and (wrong := message_faults(data.get("messages") or {})):
+            faults["messages"] = wrong
         if faults:
             raise Wrong(faults)
         if "rrule" in data and not re.match(r"^DTSTART(;TZID=\S+)?:\d{8}T\d{6}Z? RRULE:.*FREQ=\w+", data["rrule"]):

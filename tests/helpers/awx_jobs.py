@@ -38,6 +38,7 @@ exec "$@"
 """
 # What AWX calls: https://ansible.readthedocs.io/projects/runner/en/stable/python_interface/
 RUN = "import ansible_runner, json, sys; sys.exit(ansible_runner.run(**json.loads(sys.argv[1])).rc)"
+STATE_PASSWORD = "correct horse battery staple"
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -46,6 +47,13 @@ def templates() -> dict[str, dict[str, Any]]:
     """The job templates of awx/config, by name without "HeteroServe "."""
     found = yaml.safe_load((ROOT / "awx" / "config" / "all" / "controller_templates.yml").read_text())
     return {one["name"].removeprefix("HeteroServe "): one for one in found["controller_templates"]}
+
+
+def failure_message(part: str) -> str:
+    """What AWX is given to tell of a failed job with: the ``message``, or the ``body`` of a webhook."""
+    found = yaml.safe_load((ROOT / "awx" / "config" / "all" / "controller_notifications.yml").read_text())
+    name = found["_awx_webhook"]["messages"]["error"][part].strip("{ }")
+    return str(found[name]).removeprefix("{% raw %}").removesuffix("{% endraw %}")
 
 
 def image_variables() -> dict[str, str]:
@@ -130,11 +138,15 @@ class Job:
 
 @dataclass
 class Node:
-    """An execution node: a folder for the jobs, which are thrown away, and one that AWX mounts into all of them."""
+    """An execution node: a folder for the jobs, which are thrown away, and one that AWX mounts into all of them.
+
+    With ``kept``, a folder of the host of the group state, each job has a state directory of its own instead.
+    """
 
     folder: Path
     inventory: Path
     variables: dict[str, Any] = field(default_factory=dict)  # that the inventory of a test adds: ports
+    kept: Path | None = None
     jobs: int = 0
 
     def __post_init__(self) -> None:
@@ -177,7 +189,7 @@ class Node:
         words = ["-u", "root", *(["--tags", asked["job_tags"]] if asked.get("job_tags") else [])]
         files = {
             "inventory/hosts": self._script(),
-            "env/extravars": yaml.safe_dump(self._variables(asked) | (artifacts or {}) | answers),
+            "env/extravars": yaml.safe_dump(self._variables(asked, folder) | (artifacts or {}) | answers),
             "env/cmdline": " ".join([*words, *(["-" + "v" * verbosity] if verbosity else [])]),
             "env/settings": json.dumps({"suppress_ansible_output": True}),
         }
@@ -234,12 +246,19 @@ class Node:
         assert said.count("FAILED") == 1, job.told()
         for words in sentences:
             assert words in said, job.told()
+        assert sentences[0][:300] in job.statistics["heteroserve_failure"], job.told()
         print(f"{template}: {job.status}, {job.took_s:.0f} s: {' ... '.join(sentences)}", flush=True)
         return job
 
     def _script(self) -> str:
         """The inventory as AWX imports it and hands it to a job."""
-        asked = ["ansible-inventory", "-i", str(self.inventory), "--list", "--export", "--playbook-dir", str(ROOT)]
+        sources = [self.inventory]
+        if self.kept:
+            sources.append(self.folder / "state.yml")
+            group = {"hosts": {"keeper": {"ansible_connection": "local"}}, "vars": {"state_path": str(self.kept)}}
+            sources[1].write_text(yaml.safe_dump({"all": {"children": {"state": group}}}))
+        words = [word for source in sources for word in ("-i", str(source))]
+        asked = ["ansible-inventory", *words, "--list", "--export", "--playbook-dir", str(ROOT)]
         done = subprocess.run(asked, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
         data = json.loads(done.stdout)
         for number, host in enumerate(data["_meta"]["hostvars"].values(), 1):
@@ -247,7 +266,7 @@ class Node:
         del data["_meta"]["profile"]  # of Ansible's own, which AWX does not keep
         return f"#! /usr/bin/env python3\n# -*- coding: utf-8 -*-\nprint({json.dumps(data)!r})\n"
 
-    def _variables(self, template: dict[str, Any]) -> dict[str, Any]:
+    def _variables(self, template: dict[str, Any], folder: Path) -> dict[str, Any]:
         """Extra variables: the template's, the defaults of its survey, and AWX's own."""
         survey = template.get("survey_spec", {}).get("spec", [])
         own = {
@@ -260,7 +279,8 @@ class Node:
             "project_revision": "0" * 40,
         }
         return {
-            "state_dir": str(self.seen(self.state)),
+            "state_dir": f"{self.seen(folder)}/state" if self.kept else str(self.seen(self.state)),
+            **({"backup_password": STATE_PASSWORD} if self.kept else {}),  # from a credential
             **self.variables,
             **{item["variable"]: item["default"] for item in survey if "default" in item},
             **{f"{of}_{name}": value for of in ("awx", "tower") for name, value in own.items()},

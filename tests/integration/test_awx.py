@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.awx_api import TOKEN, Awx, serving
+from tests.helpers.awx_jobs import failure_message
 from tests.helpers.playbook_runs import changed, told
 
 pytestmark = [pytest.mark.integration]
+TELLS = "notification_templates_error"
 
 
 @pytest.fixture
@@ -44,6 +46,10 @@ def test_objects_are_made_kept_and_removed(root: Path, awx: tuple[Awx, str]) -> 
     assert counts["workflow_job_template_nodes"] == 6
     assert counts["workflow_approval_templates"] == 1
     assert len(made.surveys) == 6
+    (staff,) = made.objects["notification_templates"].values()
+    assert staff["messages"] == {"error": {part: failure_message(part) for part in ("message", "body")}}
+    tell = [held for (kind, _, name), held in made.held.items() if (kind, name) == ("job_templates", TELLS)]
+    assert tell == [[staff["id"]]] * 14
     second = run(root, url)
     assert second.returncode == 0, told(second)
     assert changed(second.stdout) == 0

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from heteroserve.common import processes
 
-from tests.helpers.awx_jobs import Job, Node
+from tests.helpers.awx_jobs import UID, Job, Node
 from tests.helpers.echo_site import echo_site, set_model
 from tests.helpers.playbook_runs import changed
 
@@ -68,8 +70,53 @@ def test_wrong_answers_are_refused_as_wrong_inventories_are(estate: Node) -> Non
 
 def test_a_state_directory_that_is_lost_with_the_job_is_refused(estate: Node) -> None:
     lost = estate.folder / f"awx_{estate.jobs + 1}" / "state"
-    said = "which AWX removes after the job; set it to a folder that lasts, as docs/awx.md says"
+    said = "which AWX removes after the job; set it to a folder that lasts, or name a host in the group state, as"
     estate.refuse("validate", f"state_dir: {lost} lies in {lost.parent}", said, state_dir=str(lost))
+
+
+@pytest.mark.long("a minute and a half; test_state_host.py has the same without ansible-runner")
+def test_jobs_of_two_nodes_have_one_state_on_a_host_although_each_loses_its_own(root: Path, scratch: Path) -> None:
+    kept = scratch / "state-host"
+    kept.mkdir()
+    os.chown(kept, UID, 0)
+    one, two = (Node(scratch / name, root / "inventory" / "dell", kept=kept) for name in ("node-1", "node-2"))
+    first = one.succeed("facts and plan")
+    assert not list(one.state.iterdir())
+    assert not (first.folder / "state").exists()
+    second = two.succeed("facts and plan")
+    assert changed(second.stdout) == 0
+    assert second.statistics["heteroserve_plan"]["difference"] == ""
+    # A job that takes its time, and one on the other node in the meantime.
+    slow = one.start("facts and plan")
+    slow.wait_for("── Plan")
+    (player,) = players(slow)
+    os.kill(player, signal.SIGSTOP)
+    said = f"another run (HeteroServe facts and plan, job {one.jobs} of AWX, started by operator; process "
+    two.refuse("facts and plan", said, f"is working with keeper:{kept}: wait until it has ended")
+    os.kill(player, signal.SIGCONT)
+    assert slow.wait().status == "successful", slow.told()
+    canceled = one.start("facts and plan")
+    canceled.wait_for("── Plan")
+    canceled.cancel()
+    assert canceled.status == "canceled", canceled.told()
+    two.succeed("facts and plan")
+    folder = scratch / "backups"
+    folder.mkdir()
+    os.chown(folder, UID, 0)
+    two.succeed("backup", backup_dir=str(folder), backup_database="false")
+    assert [path.suffix for path in sorted(folder.iterdir())] == [".vault", ".sha256"]
+
+
+def players(job: Job) -> list[int]:
+    """The ansible-playbook of a job, which has one process of this name that is nobody's worker."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if b"ansible-playbook" in (path / "cmdline").read_bytes() and os.readlink(path / "cwd") == str(
+                job.folder / "project"
+            ):
+                found[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+    return [number for number, parent in found.items() if parent not in found and parent != 1]
 
 
 @pytest.fixture(scope="module")

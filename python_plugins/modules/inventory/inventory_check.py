@@ -23,6 +23,7 @@ options:
   owned: {description: "What hosts and groups set for themselves, as their hosts have it.", type: dict}
   role_options: {description: What the roles say they take., type: dict}
   job_folder: {description: "The folder of a job of AWX, which is removed after it; empty outside of AWX.", type: str}
+  has_password: {description: Whether there is a password of backups and of what the state host keeps., type: bool}
   gateway_is_local: {description: Whether the gateway is on this machine., type: bool}
 author: [HeteroServe (@heteroserve)]
 """
@@ -82,6 +83,7 @@ def main() -> None:
             "owned": mapping,
             "role_options": {**mapping, "no_log": False},
             "job_folder": {"type": "str", "default": ""},
+            "has_password": {"type": "bool", "default": False, "no_log": False},
             "gateway_is_local": {"type": "bool", "default": False},
         },
         supports_check_mode=True,

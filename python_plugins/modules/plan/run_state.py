@@ -12,11 +12,16 @@ description:
     with one sentence that names this one.
   - The lock needs no removal. The kernel drops it with the process, so a run that was killed leaves nothing to clean
     up.
+  - Where the inventory has a host in the group C(state), the directory is this run's copy of what that host keeps. This
+    run takes the state there too, copies it, and starts a process that writes back what changes until the run ends.
   - Returns the plan if there is one. In a check run that is the one which the stage plan has made and not written.
 options:
   path: {description: "The state directory, as an absolute path.", type: str, required: true}
   plan_required: {description: Fail if there is no plan., type: bool, default: false}
-  read_only: {description: Neither make the directory nor lock it., type: bool, default: false}
+  read_only:
+    description: Neither make the directory nor lock it. A state host is read, whoever works with it.
+    type: bool
+    default: false
 author: [HeteroServe (@heteroserve)]
 """
 
@@ -29,4 +34,5 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plan: {description: The content of plan.json; empty if there is none., returned: success, type: dict}
+kept: {description: "The directory, if a state host keeps it for this run.", returned: with a state host, type: str}
 """

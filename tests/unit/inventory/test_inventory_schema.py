@@ -49,6 +49,41 @@ def test_a_state_directory_that_a_job_of_awx_would_lose_is_refused() -> None:
     assert sentences(replace(lost, values={**lost.values, "state_dir": "/runner2/state"})) == []
 
 
+def test_a_job_may_lose_its_copy_of_a_state_that_a_host_keeps() -> None:
+    """Not under ray, where programs and weights are in it too."""
+    groups = {"serving": ["a"], "gateway": ["a"], "k3s_server": ["a"], "state": ["nas"]}
+    values = {"state_dir": "/runner/state", "runtime": "k3s", "state_path": "/srv/state/dell"}
+    kept = replace(inventory(**values), job_folder="/runner", groups=groups, has_password=True)
+    assert sentences(kept) == []
+    assert sentences(replace(kept, groups={**groups, "state": []}))[0] == (
+        "group_vars/all/x.yml:2: state_dir: /runner/state lies in /runner, which AWX removes after the job; "
+        "set it to a folder that lasts, or name a host in the group state, as docs/awx.md says"
+    )
+    (refused,) = sentences(replace(kept, values={**kept.values, "runtime": "ray"}))
+    assert "set it to a folder that lasts, as" in refused
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"hosts": ["nas-1", "nas-2"]},
+            "hosts.yml: state: 2 hosts (nas-1, nas-2); leave one host in it, which keeps the state of this site",
+        ),
+        ({"hosts": []}, "hosts.yml: state: the group is empty; leave one host in it"),
+        ({"state_path": None}, "state_path: missing; set it to this site's own folder on the host of the group state"),
+        ({"state_path": "state"}, "state_path: 'state' is not an absolute path; set it to this site's own folder"),
+        ({"has_password": False}, "backup_password: missing; set it from a credential or a vault: what the host"),
+    ],
+)
+def test_a_state_host_is_one_host_with_a_folder_and_a_password(change: dict[str, Any], sentence: str) -> None:
+    groups = {"serving": ["a"], "gateway": ["a"], "state": change.pop("hosts", ["nas"])}
+    has_password = change.pop("has_password", True)
+    given = replace(inventory(**{"state_path": "/srv/state", **change}), groups=groups, has_password=has_password)
+    (found,) = sentences(given)
+    assert sentence in found
+
+
 def test_values_that_the_docs_have_typed_on_the_command_line_are_known() -> None:
     """Those of playbooks that look at the inventory first: not rotate.yml and restore.yml. Roles describe their own."""
     root = Path(__file__).parents[3]
@@ -68,7 +103,8 @@ def test_what_a_workflow_of_awx_hands_on_is_known() -> None:
     set_there = {
         name for text in texts if "set_stats" in text for name in re.findall(r"^ +(heteroserve_\w+):", text, re.M)
     }
-    assert len(set_there) == 3
+    set_there.add("heteroserve_failure")  # python_plugins/callback/heteroserve.py
+    assert len(set_there) == 4
     assert sentences(inventory(**dict.fromkeys(set_there, "x"))) == []
 
 

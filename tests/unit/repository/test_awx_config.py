@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from jinja2 import ChainableUndefined, StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from tests.helpers.awx_jobs import failure_message
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "awx" / "config"
@@ -48,6 +53,39 @@ def test_the_workflow_has_an_approval_between_the_plan_and_what_changes_hosts() 
     assert nodes["approve"]["approval_node"]["name"] == "Approve the plan"
     known = {template["name"] for template in TEMPLATES}
     assert {nodes[one]["unified_job_template"] for one in order if one != "approve"} <= known
+
+
+# Of the fields that AWX 24.6.1 gives to messages (awx/main/models/notifications.py) those that are asked for here. It
+# refuses a message that names another one, with artifacts that are empty.
+JOB = {"id": 12, "name": "HeteroServe apply", "status": "failed", "job_explanation": "", "artifacts": {}}
+
+
+def message(part: str, undefined: Any, **fields: Any) -> str:
+    """A message, rendered as AWX does it."""
+    environment = ImmutableSandboxedEnvironment(undefined=undefined)
+    return environment.from_string(failure_message(part)).render(job={**JOB, **fields}, url="https://awx/#/jobs/12")
+
+
+def test_a_notification_says_why_a_job_failed() -> None:
+    artifacts = {"heteroserve_failure": 'r760-1: "/srv" has 3 GB free; set state_dir', "heteroserve_plan": {}}
+    said = f"HeteroServe apply, job 12, failed: {artifacts['heteroserve_failure']}"
+    assert message("message", ChainableUndefined, artifacts=artifacts) == said
+    sent = json.loads(message("body", ChainableUndefined, artifacts=artifacts))
+    assert sent == {"text": said, "job": 12, "status": "failed", "url": "https://awx/#/jobs/12"}
+
+
+@pytest.mark.parametrize("undefined", [ChainableUndefined, StrictUndefined])
+def test_a_job_that_could_not_say_why_is_told_too(undefined: Any) -> None:
+    assert message("message", undefined).endswith("failed: its output says why")
+    explained = {"status": "canceled", "job_explanation": "Task was canceled."}
+    assert json.loads(message("body", undefined, **explained))["text"].endswith("job 12, canceled: Task was canceled.")
+
+
+def test_every_template_tells_of_its_failures_and_the_workflow_leaves_that_to_them() -> None:
+    for template in TEMPLATES:
+        assert "controller_notifications" in template["notification_templates_error"]
+    (workflow,) = objects("controller_workflows")
+    assert not {"notification_templates_error", "notification_templates_success"} & set(workflow)
 
 
 def test_every_object_carries_the_tag_by_which_it_is_removed() -> None:

@@ -26,7 +26,7 @@ ODD = re.compile(r"""[*?\[\]{}"'`$\\:;,%#<>|&!\n\t]""")
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#]+/?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # Variables of Ansible and of AWX; in a workflow AWX hands a job what the jobs before it have set with set_stats.
-FOREIGN = re.compile(r"(ansible|awx|tower|remote_tower|remote_host)_\w+|heteroserve_(plan|health|benchmark)")
+FOREIGN = re.compile(r"(ansible|awx|tower|remote_tower|remote_host)_\w+|heteroserve_(plan|health|benchmark|failure)")
 # Values that this project's playbooks take on the command line.
 PLAYBOOK_VARIABLES = (
     "batch",
@@ -46,7 +46,7 @@ PLAYBOOK_VARIABLES = (
 # Variables of a single host, or of a group in hosts.yml; those of Settings may stand there too.
 HOST_VARIABLES = ("hardware", "rack", "reserved_ports", "serving_limits")
 # Groups whose hosts are HeteroServe's.
-GROUPS = ("serving", "gateway", "k3s_server", "monitoring", "registry", "retired")
+GROUPS = ("serving", "gateway", "k3s_server", "monitoring", "registry", "retired", "state")
 # Settings that only the hosts of one group read, and so may be set for that group. Localhost reads the others too.
 OF_GROUP = {
     "gateway_address": "gateway",
@@ -54,6 +54,7 @@ OF_GROUP = {
     "gateway_stats_port": "gateway",
     "gateway_api_keys": "gateway",
     "cell_address": "serving",
+    "state_path": "state",
 }
 # Runtimes that the stages after the plan know.
 CARRIED_OUT = ("ray", "k3s")
@@ -108,6 +109,7 @@ class Settings:
     engine_torch_index: str | None = None
     airgap_dir: str | None = None
     proxy: Proxy | None = None
+    state_path: str | None = None
 
 
 REQUIRED_GROUPS = {
@@ -147,6 +149,7 @@ class Inventory:
         default_factory=dict
     )  # HOST or GROUP -> what it sets for itself, effective
     job_folder: str = ""  # that AWX removes after the job
+    has_password: bool = False  # of backups and of what the state host keeps
 
     def place(self, path: str) -> str:
         """Where a key stands, or the nearest one around it."""
@@ -189,7 +192,7 @@ def check(inventory: Inventory, engines: Sequence[str]) -> list[Fault]:
             Fault(inventory.places[name], key, found, fix)
             for key, found, fix in option_faults(inventory.role_options[name], inventory.values[name], name)
         ]
-    faults += [*_owned(inventory), *_state_dir(inventory)]
+    faults += [*_owned(inventory), *_state_dir(inventory), *_state_host(inventory)]
     faults += _runtime(inventory) + _models(inventory, engines) + _ports(inventory) + _keys(inventory)
     return faults + _origins(inventory)
 
@@ -268,8 +271,31 @@ def _state_dir(inventory: Inventory) -> list[Fault]:
         ]
     if inventory.job_folder and PurePosixPath(found).is_relative_to(inventory.job_folder):
         lost = f"{found} lies in {inventory.job_folder}, which AWX removes after the job"
-        return [Fault(place, "state_dir", lost, "set it to a folder that lasts, as docs/awx.md says")]
+        fix = "set it to a folder that lasts, or name a host in the group state, as docs/awx.md says"
+        if inventory.values.get("runtime") == "ray":
+            # Programs and weights lie in it too, on each host: only plan, secrets and records are copied.
+            return [Fault(place, "state_dir", lost, "set it to a folder that lasts, as docs/awx.md says")]
+        return [] if inventory.groups.get("state") else [Fault(place, "state_dir", lost, fix)]
     return []
+
+
+def _state_host(inventory: Inventory) -> list[Fault]:
+    """The host that keeps the state for runs whose own folder does not last."""
+    if "state" not in inventory.groups:
+        return []
+    faults, hosts = [], inventory.groups["state"]
+    if len(hosts) != 1:
+        found = f"{len(hosts)} hosts ({', '.join(hosts)})" if hosts else "the group is empty"
+        faults.append(Fault("hosts.yml", "state", found, "leave one host in it, which keeps the state of this site"))
+    path = inventory.values.get("state_path")
+    if not isinstance(path, str) or not path.startswith("/"):
+        found = "missing" if path is None else f"{path!r} is not an absolute path"
+        fix = "set it to this site's own folder on the host of the group state, as /srv/heteroserve/dell"
+        faults.append(Fault(inventory.place("state_path"), "state_path", found, fix))
+    if not inventory.has_password:
+        fix = "set it from a credential or a vault: what the host of the group state keeps is encrypted with it"
+        faults.append(Fault(inventory.place("backup_password"), "backup_password", "missing", fix))
+    return faults
 
 
 def _runtime(inventory: Inventory) -> list[Fault]:
