@@ -25,6 +25,7 @@ options:
     type: str
     default: ""
   state: {description: What to reach., type: str, choices: [present, absent], default: present}
+  compare: {description: "Compare every CRD with the chart, whatever its note says.", type: bool, default: false}
   timeout: {description: Seconds to wait for the API., type: int, default: 60}
 extends_documentation_fragment: [kubeconfig]
 author: [HeteroServe (@heteroserve)]
@@ -157,11 +158,11 @@ class Api:
                 raise
 
 
-def present(module: AnsibleModule, api: Api, before: dict[str, dict[str, Any]], chart: str, timeout: int) -> None:
+def present(module: AnsibleModule, api: Api, before: dict[str, dict[str, Any]], asked: dict[str, Any]) -> None:
     """Apply what differs from the chart, and wait until the API serves the kinds."""
-    files = chart_files(chart)
+    files, timeout = chart_files(asked["chart"]), asked["timeout"]
     digest = hashlib.sha256(b"".join(files)).hexdigest()
-    unchanged = as_applied(before.values(), digest)
+    unchanged = [] if asked["compare"] else as_applied(before.values(), digest)
     if len(unchanged) == len(files):
         module.exit_json(changed=False, names=sorted(unchanged))
     wanted = [own_labels(one) for one in parse_crds(files)]
@@ -215,6 +216,7 @@ def main() -> None:
             "namespace": {"type": "str", "required": True},
             "emptied": {"type": "str", "default": ""},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "compare": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 60},
         },
         required_if=[("state", "present", ["chart"])],
@@ -230,7 +232,7 @@ def main() -> None:
     if fault:
         module.fail_json(msg=f"{fault}. Nothing was changed")
     try:
-        present(module, api, before, asked["chart"], asked["timeout"])
+        present(module, api, before, asked)
     except ValueError as fault:
         module.fail_json(msg=str(fault))
     except kubernetes().ApiException as refusal:

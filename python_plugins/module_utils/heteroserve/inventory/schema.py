@@ -110,6 +110,7 @@ class Settings:
     airgap_dir: str | None = None
     proxy: Proxy | None = None
     state_path: str | None = None
+    verify: Literal["quick", "full"] = "quick"
 
 
 REQUIRED_GROUPS = {
