@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import http.server
+import io
 import json
 import socket
 import ssl
@@ -72,13 +74,9 @@ class Server:
 
     def get(self, path: str) -> dict[str, Any]:
         """What its iDRAC says, with the right password."""
-        manager = urllib.request.HTTPPasswordMgrWithDefaultRealm()
         address = f"https://127.0.0.1:{self.settings['port']}"
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        manager.add_password(None, address, self.settings["user"], self.settings["password"])
-        import base64
-
         word = base64.b64encode(f"{self.settings['user']}:{self.settings['password']}".encode()).decode()
         asked = urllib.request.Request(f"{address}{path}", headers={"Authorization": f"Basic {word}"})
         with urllib.request.urlopen(asked, timeout=10, context=context) as answer:
@@ -151,8 +149,6 @@ def installer(path: Path, os: str) -> None:
             image.add_directory(f"/{name.upper()}", rr_name=name.rpartition("/")[2], joliet_path=f"/{name}")
     for name, text in files.items():
         data = text.encode()
-        import io
-
         parts = name.upper().split("/")
         parts[-1] = parts[-1] if "." in parts[-1] else f"{parts[-1]}."
         iso = "/" + "/".join(parts) + ";1"
@@ -186,8 +182,9 @@ def inventory(folder: Path, hosts: dict[str, dict[str, Any]], settings: dict[str
         "gateway_port": 8080,
         "gateway_stats_port": 8405,
         "ansible_user": "admin",
-        "bare_metal_known_hosts": str(folder / "known_hosts"),
-        "ansible_ssh_common_args": f"-o UserKnownHostsFile={folder / 'known_hosts'} -o ControlPath=none",
+        "ansible_python_interpreter": sys.executable,
+        "bare_metal_known_hosts": str(folder.parent / "known_hosts"),
+        "ansible_ssh_common_args": f"-o UserKnownHostsFile={folder.parent / 'known_hosts'}",
         **settings,
     }
     (folder / "group_vars" / "all.yml").write_text(yaml.safe_dump(values))

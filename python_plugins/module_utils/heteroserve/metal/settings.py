@@ -101,7 +101,9 @@ def _firmware(given: Mapping[str, Any]) -> list[Found]:
             continue
         for other in sorted(set(rule) - {"minimum", "file"}):
             found.append((f"{key}.{other}", "unknown key", "known are minimum, file"))
-        if not _VERSION.fullmatch(str(rule["minimum"])):
+        if not isinstance(rule["minimum"], str):
+            found.append((f"{key}.minimum", repr(rule["minimum"]), "put quotes around it: as a number 7.10 is 7.1"))
+        elif not _VERSION.fullmatch(rule["minimum"]):
             found.append((f"{key}.minimum", repr(rule["minimum"]), "set numbers with dots between them"))
         if "/" in str(rule.get("file") or ""):
             found.append((f"{key}.file", repr(rule["file"]), "set the file's name in bare_metal_firmware_url"))
@@ -111,15 +113,9 @@ def _firmware(given: Mapping[str, Any]) -> list[Found]:
 def _network(given: Mapping[str, Any]) -> list[Found]:
     """A static address, its way out and its name servers."""
     address, gateway, found = given.get("address"), given.get("gateway"), []
-    network = None
-    if address is not None:
-        try:
-            network = ipaddress.ip_interface(str(address)).network
-        except ValueError:
-            found.append(("bare_metal_address", repr(address), "set it as 10.20.1.11/24"))
-        else:
-            if "/" not in str(address):
-                found.append(("bare_metal_address", f"{address!r} has no length", "set it as 10.20.1.11/24"))
+    network = _network_of(str(address)) if address is not None else None
+    if address is not None and network is None:
+        found.append(("bare_metal_address", repr(address), "set it with its length, as 10.20.1.11/24"))
     if gateway is not None and not _is_address(str(gateway)):
         found.append(("bare_metal_gateway", repr(gateway), "set an address"))
     elif gateway is not None and network is not None and ipaddress.ip_address(str(gateway)) not in network:
@@ -129,6 +125,14 @@ def _network(given: Mapping[str, Any]) -> list[Found]:
         if not _is_address(str(server)):
             found.append((f"bare_metal_dns[{index}]", repr(server), "set an address"))
     return found
+
+
+def _network_of(address: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """None for what has no length, or is no address."""
+    try:
+        return ipaddress.ip_interface(address).network if "/" in address else None
+    except ValueError:
+        return None
 
 
 def _is_address(text: str) -> bool:
