@@ -1,4 +1,4 @@
-"""PowerEdges for tests: stand-ins with their iDRACs (idrac.py), an inventory of them, and images that they can be started from."""
+"""PowerEdges for tests: stand-ins with their iDRACs (idrac.py), an inventory of them, images to start them from."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ BOSS = {
     "AHCI.Slot.2-1": {
         "name": "BOSS-N1 Monolithic",
         "drives": [
-            {"Id": "Disk.Direct.0-0", "Model": "Dell DC NVMe", "SerialNumber": "PHYS0001", "CapacityBytes": 480103981056}
+            {
+                "Id": "Disk.Direct.0-0",
+                "Model": "Dell DC NVMe",
+                "SerialNumber": "PHYS0001",
+                "CapacityBytes": 480103981056,
+            }
         ],
     },
     "CPU.1": {
@@ -87,7 +92,19 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     """A certificate of its own, as an iDRAC has."""
     key, cert = folder / "key.pem", folder / "cert.pem"
     words = ["-subj", "/CN=idrac", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(cert), *words]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        str(key),
+        "-out",
+        str(cert),
+        *words,
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return key, cert
 
@@ -97,11 +114,19 @@ def server(folder: Path, **changes: Any) -> Iterator[Server]:
     """A stand-in, until the block ends."""
     folder.mkdir(parents=True)
     key, cert = certificate(folder)
-    own = {"folder": str(folder), "port": free_port(), "ssh_port": free_port(), "key": str(key), "certificate": str(cert)}
+    own = {
+        "folder": str(folder),
+        "port": free_port(),
+        "ssh_port": free_port(),
+        "key": str(key),
+        "certificate": str(cert),
+    }
     made = Server(folder, {**SETTINGS, **own, **changes})
     (folder / "settings.json").write_text(json.dumps(made.settings))
     with (folder / "output").open("w") as output:
-        process = subprocess.Popen([sys.executable, str(HELPER), str(folder / "settings.json")], stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [sys.executable, str(HELPER), str(folder / "settings.json")], stdout=output, stderr=output
+        )
     try:
         for _ in range(100):
             with contextlib.suppress(OSError):
@@ -183,6 +208,8 @@ def inventory(folder: Path, hosts: dict[str, dict[str, Any]], settings: dict[str
         "gateway_stats_port": 8405,
         "ansible_user": "admin",
         "ansible_python_interpreter": sys.executable,
+        # A run must not find the last one's connection open.
+        "ansible_ssh_args": "-o ControlMaster=no -o ControlPath=none",
         "bare_metal_known_hosts": str(folder.parent / "known_hosts"),
         "ansible_ssh_common_args": f"-o UserKnownHostsFile={folder.parent / 'known_hosts'}",
         **settings,

@@ -1,13 +1,13 @@
-"""A stand-in for a PowerEdge with its iDRAC: sushy-tools' Redfish emulator, and a thin layer of what Dell has beside it.
+"""A stand-in for a PowerEdge with its iDRAC: sushy-tools' Redfish emulator, and a thin layer of what Dell adds to it.
 
 Of the emulator are the service root, who may log in, power, boot override, managers, NICs, and virtual media, which it
-really fetches. Of the layer, which was written after Dell's descriptions and not after an iDRAC: Dell's identifiers, BIOS
-attributes that a job applies at the next start, firmware that does, drives, sessions.
+really fetches. Of the layer, which was written after descriptions of Dell's API and not after an iDRAC: identifiers,
+BIOS attributes that a job applies at the next start, firmware, drives, sessions.
 
 The layer also is the host. Started from virtual media it does what an installer would, as far as it can be judged from
-outside: it takes the answers from the volume CIDATA or OEMDRV, looks for the disk among the drives, and then lets in who
-may, by SSH, with a new host key. Nothing is installed: a command that comes by SSH runs on this machine, and sees the
-files of the host in place of a few of its own.
+outside: it takes the answers from the volume CIDATA or OEMDRV, looks for the disk among the drives, and then lets in
+who may, by SSH, with a new host key. Nothing is installed: a command that comes by SSH runs on this machine, and sees
+the files of the host in place of a few of its own.
 
     python tests/helpers/idrac.py SETTINGS.json
 """
@@ -252,7 +252,9 @@ class Idrac:
             task = {"TaskState": {"Scheduled": "Starting"}.get(job["JobState"], job["JobState"]), "TaskStatus": "OK"}
             return self.json(job if found[1] == JOBS else {"Id": found[2], "@odata.type": "#Task.v1_4_0.Task", **task})
         if path == FIRMWARE:
-            return self.json({"Members": [{"@odata.id": f"{FIRMWARE}/{number}"} for number in range(len(self.firmware))]})
+            return self.json(
+                {"Members": [{"@odata.id": f"{FIRMWARE}/{number}"} for number in range(len(self.firmware))]}
+            )
         if path.startswith(f"{FIRMWARE}/"):
             name, version = list(self.firmware.items())[int(path.rpartition("/")[2])]
             return self.json({"Id": f"Installed-0-{version}", "Name": name, "Version": version, "Updateable": True})
@@ -269,7 +271,7 @@ class Idrac:
         job = self.job("FirmwareUpdate", {"firmware": {component: version}})
         if "Controller" in component:  # the iDRAC itself waits for no start of the host
             self.run_jobs()
-        return self.json({}, 202, f"/redfish/v1/TaskService/Tasks/{job}")
+        return Response(status=202, headers={"Location": f"/redfish/v1/TaskService/Tasks/{job}"})
 
     def storage(self, parts: list[str]) -> Response:
         uri, controllers = f"{SYSTEM_URI}/Storage", self.settings["storage"]
@@ -291,7 +293,12 @@ class Idrac:
         if path == SYSTEM_URI:
             names = ("SKU", "Model", "SerialNumber", "HostName")
             own = {name: self.settings["system"][name] for name in names}
-            return {**own, "Manufacturer": "Dell Inc.", "Bios": {"@odata.id": BIOS}, "BiosVersion": self.firmware["BIOS"]}
+            return {
+                **own,
+                "Manufacturer": "Dell Inc.",
+                "Bios": {"@odata.id": BIOS},
+                "BiosVersion": self.firmware["BIOS"],
+            }
         return {}
 
     @staticmethod

@@ -12,8 +12,8 @@ description:
 options:
   host: {description: Name of the host., type: str, required: true}
   facts: {description: "C(redfish_facts) of the BMC, all together.", type: dict, required: true}
-  wanted: {description: "What the inventory asks for, as C(Wanted) in metal/decision.py has it.", type: dict, required: true}
-  os_release: {description: What /etc/os-release of the host has. Empty if it did not answer by SSH., type: str, default: ""}
+  wanted: {description: "What the inventory asks for: C(Wanted) in metal/decision.py.", type: dict, required: true}
+  os_release: {description: "The host's /etc/os-release. Empty if it did not answer by SSH.", type: str, default: ""}
   why: {description: Why it did not answer., type: str, default: ""}
   report: {description: Whether the host is only to be reported., type: bool, default: false}
 author: [HeteroServe (@heteroserve)]
@@ -28,14 +28,14 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps: {description: "What has to happen, in this order: firmware, bios, install, eject.", returned: success, type: list}
+steps: {description: "What has to happen, in order: firmware, bios, install, eject.", returned: success, type: list}
 bios: {description: BIOS attributes to set., returned: success, type: dict}
-firmware: {description: "Components to update: component, found, wanted, file, restarts.", returned: success, type: list}
+firmware: {description: "Components to update: component, found, wanted, file.", returned: success, type: list}
 disk: {description: "How the installer finds its disk: by and pattern.", returned: success, type: dict}
-images: {description: Addresses of images in the order in which they are inserted or ejected., returned: success, type: list}
+images: {description: Addresses of images in the order in which they are inserted., returned: success, type: list}
 answers: {description: Whether the host answered by SSH., returned: success, type: bool}
 service_tag: {description: Of the host., returned: success, type: str}
-report: {description: The host in lines., returned: where something differs or a report is asked for, type: str}
+report: {description: The host in lines., returned: where something differs or it is asked for, type: str}
 """
 
 from ansible.module_utils.basic import AnsibleModule

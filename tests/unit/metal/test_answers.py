@@ -94,7 +94,9 @@ def test_ubuntus_answers_are_what_the_inventory_says(answers: Path) -> None:
     }
 
 
-@pytest.mark.skipif("HETEROSERVE_AUTOINSTALL_SCHEMA" not in os.environ, reason="HETEROSERVE_AUTOINSTALL_SCHEMA is not set")
+@pytest.mark.skipif(
+    "HETEROSERVE_AUTOINSTALL_SCHEMA" not in os.environ, reason="HETEROSERVE_AUTOINSTALL_SCHEMA is not set"
+)
 @pytest.mark.parametrize("name", ["user-data", "dhcp-user-data"])
 def test_ubuntus_answers_fit_subiquitys_schema(answers: Path, name: str) -> None:
     schema = json.loads(Path(os.environ["HETEROSERVE_AUTOINSTALL_SCHEMA"]).read_text())
@@ -135,7 +137,9 @@ def test_red_hats_answers_are_read_by_pykickstart(answers: Path, name: str) -> N
         ({"sda": "A_PHYS0001", "sdb": "B_PHYS0001"}, None),
     ],
 )
-def test_the_one_disk_is_chosen_or_none(answers: Path, tmp_path: Path, disks: dict[str, str], chosen: str | None) -> None:
+def test_the_one_disk_is_chosen_or_none(
+    answers: Path, tmp_path: Path, disks: dict[str, str], chosen: str | None
+) -> None:
     """The script before the installation, with a stand-in for udevadm."""
     (script,) = re.findall(r"^%pre [^\n]*\n(.*?)^%end", (answers / "ks.cfg").read_text(), re.MULTILINE | re.DOTALL)
     for name in [*disks, "sr0", "loop0"]:
@@ -145,7 +149,11 @@ def test_the_one_disk_is_chosen_or_none(answers: Path, tmp_path: Path, disks: di
     udevadm = tmp_path / "bin" / "udevadm"
     udevadm.write_text(f"#!/bin/bash\n{lines}")
     udevadm.chmod(0o755)
-    places = {"/sys/block": tmp_path / "block", "/tmp/disk.cfg": tmp_path / "disk.cfg", "/dev/console": tmp_path / "console"}
+    places = {
+        "/sys/block": tmp_path / "block",
+        "/tmp/disk.cfg": tmp_path / "disk.cfg",
+        "/dev/console": tmp_path / "console",
+    }
     for before, after in places.items():
         script = script.replace(before, str(after))
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}

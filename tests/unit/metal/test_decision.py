@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from heteroserve.metal.decision import Answer, Decision, Wanted, decide, in_order, release, report
@@ -96,8 +97,9 @@ def test_old_firmware_is_named_with_found_and_wanted() -> None:
     decision = decide(replace(HOST, power="On"), wanted, UP)
     assert [item.component for item in decision.firmware] == ["idrac", "bios"]
     assert decision.notes == ("Broadcom firmware is asked for, and the host has none",)
-    assert "idrac firmware is too old: found 7.10.30.00, wanted 7.20.10.50 or newer; set bare_metal_firmware_url" in str(
-        decision.refusals
+    assert (
+        "idrac firmware is too old: found 7.10.30.00, wanted 7.20.10.50 or newer; set bare_metal_firmware_url"
+        in str(decision.refusals)
     )
     reachable = decide(replace(HOST, power="On"), replace(wanted, firmware_url="http://10.20.0.5/fw"), UP)
     # The BIOS has a file and needs a restart; the iDRAC has none.
@@ -166,7 +168,9 @@ def test_a_disk_is_never_guessed() -> None:
     assert choose(twins, "largest") == (
         "bare_metal_disk is largest, and 2 drives have 2981 GiB; set serial:DATA0001 or serial:DATA0002"
     )
-    assert "the BMC lists no BOSS controller; it lists Dell NVMe P5600 2981 GiB serial:DATA0001" in str(choose([DATA], "boss"))
+    assert "the BMC lists no BOSS controller; it lists Dell NVMe P5600 2981 GiB serial:DATA0001" in str(
+        choose([DATA], "boss")
+    )
     assert "no drives" in str(choose([], "smallest"))
 
 
@@ -177,7 +181,9 @@ def test_the_profile_is_changed_by_the_inventory() -> None:
         "SysProfile": "Custom",
         "ProcVirtualization": "Disabled",
     }
-    assert all(item.reason and item.source for item in PROFILE)
+    page = (Path(__file__).parents[3] / "docs" / "bare-metal.md").read_text()
+    for item in PROFILE:
+        assert f"| `{item.name}` | `{item.value}` | {item.reason} | {item.source} |" in page
     # Attributes that a model does not have are left out.
     assert differing({"SysProfile": "Custom"}, changed) == ()
 

@@ -1,7 +1,7 @@
 """What of a host differs from what is wanted, what has to happen next, and what is refused and why.
 
-Nothing is wiped and no running host is restarted unless the service tag was named. The tag that counts is the one which the
-BMC reports.
+Nothing is wiped and no running host is restarted unless the service tag was named. The tag that counts is the one that
+the BMC reports.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def decide(machine: Machine, wanted: Wanted, answer: Answer) -> Decision:
     aged = tuple(versions.old(machine, wanted.firmware))
     differences = [str(item) for item in aged]
     differences += [
-        f"{item.name} is {machine.bios[item.name]}, and the BIOS profile has {item.value}: {item.reason}" for item in attributes
+        f"{item.name} is {machine.bios[item.name]}, and the BIOS profile has {item.value}: {item.reason}"
+        for item in attributes
     ]
     install = answer.os != wanted.os
     if install:
@@ -83,7 +84,12 @@ def decide(machine: Machine, wanted: Wanted, answer: Answer) -> Decision:
     inserted = [slot for slot in machine.slots if slot.image and slot.image in wanted.images]
     if inserted and not install:
         differences.append(f"virtual media {', '.join(slot.image for slot in inserted)} is still inserted")
-    steps = {"firmware": bool(aged), "bios": bool(attributes), "install": install, "eject": bool(inserted) and not install}
+    steps = {
+        "firmware": bool(aged),
+        "bios": bool(attributes),
+        "install": install,
+        "eject": bool(inserted) and not install,
+    }
     refusals = _identity(machine, wanted) + _firmware(aged, wanted)
     found = disks.choose(machine.drives, wanted.disk) if install else None
     if install:
@@ -98,7 +104,10 @@ def decide(machine: Machine, wanted: Wanted, answer: Answer) -> Decision:
         firmware=aged,
         disk=found if isinstance(found, disks.Match) else None,
         images=in_order(machine, wanted.images) if install else tuple(slot.image for slot in inserted),
-        notes=tuple(f"{name} firmware is asked for, and the host has none" for name in versions.unknown(machine, wanted.firmware)),
+        notes=tuple(
+            f"{name} firmware is asked for, and the host has none"
+            for name in versions.unknown(machine, wanted.firmware)
+        ),
     )
 
 
@@ -124,8 +133,8 @@ def _identity(machine: Machine, wanted: Wanted) -> list[str]:
         return ["the BMC names no service tag, so nothing is changed on this host"]
     if wanted.service_tag and wanted.service_tag.upper() != machine.service_tag.upper():
         return [
-            f"the BMC is that of {machine.service_tag}, and bare_metal_service_tag is {wanted.service_tag}: correct the one or"
-            " the other, or bare_metal_bmc_address"
+            f"the BMC is that of {machine.service_tag}, and bare_metal_service_tag is {wanted.service_tag}: correct one"
+            " of them, or bare_metal_bmc_address"
         ]
     return []
 
@@ -134,7 +143,9 @@ def _firmware(aged: tuple[versions.Old, ...], wanted: Wanted) -> list[str]:
     refusals = []
     for item in aged:
         if not wanted.firmware_url:
-            refusals.append(f"{item}; set bare_metal_firmware_url to a repository that has the file, or update it by hand")
+            refusals.append(
+                f"{item}; set bare_metal_firmware_url to a repository that has the file, or update it by hand"
+            )
         elif not item.file:
             refusals.append(f"{item}; name its file in bare_metal_firmware, or update it by hand")
     return refusals
@@ -152,7 +163,9 @@ def _installable(machine: Machine, wanted: Wanted, found: disks.Match | str | No
     if not wanted.ssh_keys:
         refusals.append("bare_metal_ssh_keys: no key, so nobody could log in; set it to the lines of public keys")
     if not wanted.media_url:
-        refusals.append("bare_metal_media_url: not set; set it to the address under which BMCs reach bare_metal_media_dir")
+        refusals.append(
+            "bare_metal_media_url: not set; set it to the address under which BMCs reach bare_metal_media_dir"
+        )
     others = [slot for slot in machine.slots if slot.image and slot.image not in wanted.images]
     if len(machine.slots) < len(wanted.images):
         refusals.append(
@@ -169,9 +182,13 @@ def _wipe(machine: Machine, wanted: Wanted, answer: Answer) -> list[str]:
     if _named(machine, wanted.confirm_wipe):
         return []
     return [
-        f"confirmation missing: {wanted.os} is to be installed, which wipes a disk, and the host {_state(machine, answer)};"
-        f" name it with -e bare_metal_confirm_wipe={machine.service_tag}"
-        + ("" if answer.os or machine.power != "Off" else ", or start it with -e bare_metal_power=on and run this again")
+        f"confirmation missing: {wanted.os} is to be installed, which wipes a disk, and the host"
+        f" {_state(machine, answer)}; name it with -e bare_metal_confirm_wipe={machine.service_tag}"
+        + (
+            ""
+            if answer.os or machine.power != "Off"
+            else ", or start it with -e bare_metal_power=on and run this again"
+        )
     ]
 
 
@@ -179,8 +196,8 @@ def _restart(machine: Machine, wanted: Wanted, answer: Answer) -> list[str]:
     if machine.power == "Off" or _named(machine, wanted.confirm_restart + wanted.confirm_wipe):
         return []
     return [
-        f"confirmation missing: the changes restart the host, and it {_state(machine, answer)}; drain it, then name it with"
-        f" -e bare_metal_confirm_restart={machine.service_tag}"
+        f"confirmation missing: the changes restart the host, and it {_state(machine, answer)}; drain it, then name it"
+        f" with -e bare_metal_confirm_restart={machine.service_tag}"
     ]
 
 
@@ -196,7 +213,10 @@ def report(host: str, machine: Machine, decision: Decision, answer: Answer) -> s
         f" {'runs ' + answer.os if answer.os else 'no answer by SSH'}"
     ]
     lines += [f"  NIC      {_nic(nic.mac, nic.name, nic.mbits, nic.link)}" for nic in machine.nics]
-    lines += [f"  disk     {drive.controller}: {drive.model}, {drive.gib} GiB, serial {drive.serial}" for drive in machine.drives]
+    lines += [
+        f"  disk     {drive.controller}: {drive.model}, {drive.gib} GiB, serial {drive.serial}"
+        for drive in machine.drives
+    ]
     lines += [f"  note     {note}" for note in decision.notes]
     lines += [f"  differs  {difference}" for difference in decision.differences] or ["  differs  nothing"]
     if decision.steps:

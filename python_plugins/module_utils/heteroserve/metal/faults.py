@@ -24,7 +24,8 @@ _WAY = {
 def sentence(said: str, doing: str, address: str, user: str, image: str = "") -> str:
     """One sentence for a failure while ``doing``, a key of DOING."""
     if re.search(r"HTTP Error 40[13]\b|Unauthorized|AccessDenied|401:", said):
-        return f"the BMC at {address} refuses {user}: wrong user or password (bare_metal_bmc_user, bare_metal_bmc_password)"
+        settings = "bare_metal_bmc_user, bare_metal_bmc_password"
+        return f"the BMC at {address} refuses {user}: wrong user or password ({settings})"
     if re.search(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", said):
         return f"the certificate of the BMC at {address} is not of the authority in bare_metal_bmc_ca"
     for pattern, why in _WAY.items():
@@ -35,8 +36,8 @@ def sentence(said: str, doing: str, address: str, user: str, image: str = "") ->
     words = _words(said)
     if doing == "media":
         return (
-            f"virtual media refused: the BMC at {address} does not take {image} ({words}); it must reach that address itself"
-            " (bare_metal_media_url)"
+            f"virtual media refused: the BMC at {address} does not take {image} ({words}); it must reach that address"
+            " itself (bare_metal_media_url)"
         )
     return f"the BMC at {address} does not {DOING[doing]}: {words}"
 

@@ -1,7 +1,7 @@
 """The BIOS profile for inference: each attribute with its reason and where Dell says so.
 
-Few on purpose: what is here is changed on every host. Attributes that a model does not have are left out, as Intel's and
-AMD's differ. ``bare_metal_bios`` adds to it, changes it, and takes away from it.
+Few on purpose: what is here is changed on every host. Attributes that a model does not have are left out, as those of
+Intel and AMD differ. ``bare_metal_bios`` adds to it, changes it, and takes away from it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ PROFILE = (
     Attribute(
         "SysProfile",
         "PerfOptimized",
-        "processors and memory run at their highest frequency, without C states, so a request to an idle host does not wait"
-        " for cores to wake up",
+        "processors and memory run at their highest frequency, without C states, so a request to an idle host does not"
+        " wait for cores to wake up",
         "Dell Info Hub: BIOS Settings for Optimized Performance on Next-Generation Dell PowerEdge Servers, table 1",
     ),
     Attribute(
         "NodeInterleave",
         "Disabled",
-        "Linux sees which memory, which cores and which GPU belong together, and replicas on processors are bound to them",
+        "Linux sees which memory, cores and GPUs belong together, and replicas on processors are bound to them",
         "Dell TechCenter: New BIOS Can Increase Linux Performance with 12th Generation PowerEdge Servers",
     ),
     Attribute(

@@ -59,13 +59,19 @@ def _missing(inventory: Inventory) -> list[Fault]:
             if not unread and not any(place.get(name) for place in places):
                 where = inventory.host_keys.get(f"{host}: bare_metal_bmc_address", "the inventory")
                 fix = "set it, from a vault" if name.endswith("password") else "set it"
-                found.append(Fault(where, f"{host}: {name}", "missing, and the host has a BMC", f"{fix}, for it or all hosts"))
+                found.append(
+                    Fault(where, f"{host}: {name}", "missing, and the host has a BMC", f"{fix}, for it or all hosts")
+                )
     return found
 
 
 def faults(own: Mapping[str, Any]) -> list[Found]:
     """Faults of what one host, one group or all hosts set. What is not set is no fault here."""
-    given = {key.removeprefix(PREFIX): value for key, value in own.items() if key.startswith(PREFIX) and value not in (None, "")}
+    given = {
+        key.removeprefix(PREFIX): value
+        for key, value in own.items()
+        if key.startswith(PREFIX) and value not in (None, "")
+    }
     found = [
         (f"{PREFIX}{name}", repr(given[name]), fix)
         for name, (form, fix) in _FORMS.items()
@@ -79,7 +85,9 @@ def _address(given: Mapping[str, Any]) -> list[Found]:
     address = given.get("bmc_address")
     if address is None or _is_address(str(address)) or _NAME.fullmatch(str(address)):
         return []
-    return [("bare_metal_bmc_address", repr(address), "set an address or a name alone; its port is bare_metal_bmc_port")]
+    return [
+        ("bare_metal_bmc_address", repr(address), "set an address or a name alone; its port is bare_metal_bmc_port")
+    ]
 
 
 def _keys(given: Mapping[str, Any]) -> list[Found]:
