@@ -127,6 +127,7 @@ def test_versions_are_compared_as_numbers() -> None:
         ({"nic_mac": ""}, "bare_metal_nic_mac: it is not set; the BMC lists b0:7b:25:00:00:01"),
         ({"nic_mac": "00:00:00:00:00:09"}, "no NIC has 00:00:00:00:00:09; the BMC lists b0:7b:25:00:00:01"),
         ({"ssh_keys": ()}, "bare_metal_ssh_keys: no key"),
+        ({"user": "root"}, "bare_metal_user: root has no login there"),
         ({"media_url": ""}, "bare_metal_media_url: not set"),
         ({"disk": "serial:NOBODYS"}, "no drive has the serial number NOBODYS"),
     ],
