@@ -164,7 +164,9 @@ def _installable(machine: Machine, wanted: Wanted, found: disks.Match | str | No
     if not wanted.ssh_keys:
         refusals.append("bare_metal_ssh_keys: no key, so nobody could log in; set it to the lines of public keys")
     if wanted.user == "root":
-        refusals.append("bare_metal_user: root has no login there; set ansible_user to an account that is made, with sudo")
+        refusals.append(
+            "bare_metal_user: root has no login there; set ansible_user to an account that is made, with sudo"
+        )
     if not wanted.media_url:
         refusals.append(
             "bare_metal_media_url: not set; set it to the address under which BMCs reach bare_metal_media_dir"
