@@ -128,7 +128,7 @@ def server(folder: Path, **changes: Any) -> Iterator[Server]:
             [sys.executable, str(HELPER), str(folder / "settings.json")], stdout=output, stderr=output
         )
     try:
-        for _ in range(100):
+        for _ in range(600):
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", made.settings["port"]), timeout=1).close()
                 break
