@@ -228,6 +228,17 @@ def test_a_running_host_gets_firmware_and_bios_once_it_is_named(site: Site, tmp_
         )
 
 
+@pytest.mark.long("half a minute; units: the sentence")
+def test_a_bmc_with_another_certificate_gets_no_password(site: Site, tmp_path: Path) -> None:
+    with bare_metal.server(tmp_path / "one", bios=TUNED) as one, bare_metal.server(tmp_path / "two", bios=TUNED) as two:
+        own = str(one.folder / "cert.pem")
+        hosts = {"a": host(one, bare_metal_bmc_ca=own), "b": host(two, bare_metal_bmc_ca=own)}
+        done = site.run(hosts, "-e", "bare_metal_report=true")
+        assert "confirmation missing" in done.stdout
+        assert "the certificate of the BMC at 127.0.0.1 is not of the authority in bare_metal_bmc_ca" in done.stdout
+        assert "/redfish" not in (two.folder / "output").read_text()
+
+
 @pytest.mark.long("half a minute; units: racks")
 def test_power_is_changed_alone_and_one_rack_at_a_time(site: Site, tmp_path: Path) -> None:
     with bare_metal.server(tmp_path / "one", bios=TUNED) as one, bare_metal.server(tmp_path / "two", bios=TUNED) as two:
