@@ -15,7 +15,7 @@ LEVELS = (
     ("common",),
     ("inventory", "facts"),
     ("plan",),
-    ("hosts", "cluster", "images", "models"),
+    ("hosts", "cluster", "images", "models", "metal"),
     ("serving",),
     ("gateway", "health", "monitoring"),
     ("support", "backup"),

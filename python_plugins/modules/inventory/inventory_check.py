@@ -44,6 +44,7 @@ from ansible.module_utils.heteroserve.common.faults import listing
 from ansible.module_utils.heteroserve.common.processes import taken_ports
 from ansible.module_utils.heteroserve.common.records import number
 from ansible.module_utils.heteroserve.inventory.schema import Fault, Inventory, check
+from ansible.module_utils.heteroserve.metal import settings as metal
 from ansible.module_utils.heteroserve.plan.builds import engines_of
 from ansible.module_utils.heteroserve.plan.refusals import builds_of, refusals
 
@@ -92,7 +93,7 @@ def main() -> None:
     local = parameters.pop("gateway_is_local")
     inventory = Inventory(**parameters)
     builds = builds_of(inventory)
-    faults = [*check(inventory, engines_of(builds)), *refusals(inventory, builds)]
+    faults = [*check(inventory, engines_of(builds)), *refusals(inventory, builds), *metal.refusals(inventory)]
     faults += ports_in_use(inventory) if local else []
     sentences = list(dict.fromkeys(map(str, faults)))
     if sentences:

@@ -27,6 +27,7 @@ from ansible.utils.vars import load_extra_vars
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 from heteroserve.inventory.schema import Inventory, check
+from heteroserve.metal import settings
 
 from python_plugins.action.inventory_check import ActionModule
 
@@ -66,7 +67,8 @@ def sentences(source: Path | list[Path], monkeypatch: pytest.MonkeyPatch, **type
     plugin = ActionModule(task, connection, SimpleNamespace(), loader, Templar(loader, known), None)
     plugin.run(task_vars=known)
     asked.pop("gateway_is_local")
-    return list(map(str, check(Inventory(**asked), ["vllm"])))
+    read = Inventory(**asked)
+    return list(map(str, [*check(read, ["vllm"]), *settings.refusals(read)]))
 
 
 def test_the_example_has_no_fault(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +198,25 @@ def test_what_a_group_sets_is_judged(inventory: Path, monkeypatch: pytest.Monkey
     assert sentences(inventory, monkeypatch) == [
         "group_vars/serving.yml:1: serving: gatway_port: unknown key; did you mean gateway_port?",
         "group_vars/serving.yml:2: serving: ray_host_object_store_mib: found 'many'; set a whole number",
+    ]
+
+
+def test_settings_of_a_bmc_are_judged_where_they_stand(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group_file(inventory, "serving", bare_metal_os="ubuntu-20.04", bare_metal_disk="sda")
+    (inventory / "host_vars").mkdir()
+    own = {
+        "bare_metal_bmc_address": "10.20.0.11:443",
+        "bare_metal_bmc_password": "in plain text",
+        "bare_metal_rackk": "A",
+    }
+    (inventory / "host_vars" / "local.yml").write_text(yaml.safe_dump(own))
+    assert [found.partition(";")[0] for found in sorted(sentences(inventory, monkeypatch))] == [
+        "group_vars/serving.yml:1: serving: bare_metal_disk: 'sda'",
+        "group_vars/serving.yml:2: serving: bare_metal_os: 'ubuntu-20.04' does not exist",
+        "host_vars/local.yml:1: local: bare_metal_bmc_address: '10.20.0.11:443'",
+        "host_vars/local.yml:1: local: bare_metal_bmc_user: missing, and the host has a BMC",
+        "host_vars/local.yml:2: local: bare_metal_bmc_password: a secret in plain text",
+        "host_vars/local.yml:3: local: bare_metal_rackk: unknown key",
     ]
 
 
