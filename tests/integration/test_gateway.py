@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import ThreadingHTTPServer
@@ -33,6 +33,7 @@ import openai
 import pytest
 from heteroserve.common import processes
 from heteroserve.common.names import backend_name
+from heteroserve.gateway.master import Gateway as Master
 from hypothesis import HealthCheck, given, settings
 
 from tests.helpers.hostile_requests import all_of_them
@@ -60,6 +61,7 @@ LOGGED = (
 LIMITED: dict[str, dict[str, object]] = {
     "few": {"requests_per_minute": 5},
     "narrow": {"concurrent_requests": 2},
+    "thrifty": {"tokens_per_day": 100},
     "adapter": {"models": ["a-lora"]},
     "today": {"expires": TODAY.isoformat()},
     "over": {"expires": (TODAY - timedelta(1)).isoformat()},
@@ -429,9 +431,10 @@ def test_no_cell_up_is_said(gateway: Gateway) -> None:
 
 
 def test_files_are_readable_by_the_owner_alone(gateway: Gateway) -> None:
-    folder = gateway.installation.state / "gateway"
-    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
-    assert KEY not in "".join(path.read_text() for path in folder.iterdir())
+    files = [path for path in (gateway.installation.state / "gateway").iterdir() if path.is_file()]
+    kept = list((gateway.installation.state / "usage").iterdir())
+    assert {path.stat().st_mode & 0o777 for path in (*files, *kept)} == {0o600}
+    assert KEY.encode() not in b"".join(path.read_bytes() for path in (*files, *kept))
 
 
 def binary(gateway: Gateway, which: str) -> str:
@@ -465,22 +468,27 @@ class Beside(Gateway):
             process.send_signal(signal.SIGUSR2)
 
 
+def beside_it(gateway: Gateway, folder: Path, part: str) -> None:
+    """Write a configuration of the gateway with other ports and sockets."""
+    ports = gateway.installation.ports
+    text = (gateway.installation.state / "gateway" / f"{part}.cfg").read_text()
+    text = re.sub(r"(timeout (?:client|server)) \d+s", r"\1 3s", text)
+    text = re.sub(r"(stats socket |unix@)\S+/", rf"\1{folder}/", text)
+    text = text.replace(f":{ports['gateway_port']}\n", ":27005\n").replace(
+        f":{ports['gateway_stats_port']}\n", ":27006\n"
+    )
+    (folder / f"{part}.cfg").write_text(text)
+
+
 @pytest.fixture(params=["distribution", "package", "other"])
 def beside(gateway: Gateway, request: pytest.FixtureRequest) -> Iterator[Beside]:
     """With each HAProxy. An answer may pause for three seconds only, so that a stream outlives the time-outs."""
     program = binary(gateway, request.param)
-    ports = gateway.installation.ports
     with TemporaryDirectory(prefix="hs-", dir="/tmp") as name, ExitStack() as ends:  # paths of sockets are short
         folder = Path(name)
         running = []
         for part in ("largest", "large", "haproxy"):
-            text = (gateway.installation.state / "gateway" / f"{part}.cfg").read_text()
-            text = re.sub(r"(timeout (?:client|server)) \d+s", r"\1 3s", text)
-            text = re.sub(r"(stats socket |unix@)\S+/", rf"\1{folder}/", text)
-            text = text.replace(f":{ports['gateway_port']}\n", ":27005\n").replace(
-                f":{ports['gateway_stats_port']}\n", ":27006\n"
-            )
-            (folder / f"{part}.cfg").write_text(text)
+            beside_it(gateway, folder, part)
             command = [program, "-W", "-S", f"{folder}/{part}-master.sock", "-f", str(folder / f"{part}.cfg")]
             log = ends.enter_context((folder / "access.log").open("ab"))
             running.append(ends.enter_context(subprocess.Popen(command, stdout=log, stderr=subprocess.DEVNULL)))
@@ -1023,8 +1031,155 @@ def test_keys_are_made_and_revoked_by_a_playbook(gateway: Gateway) -> None:
     (key,) = re.findall(r"shown this once: (sk-\S{43})$", made, re.MULTILINE)
     soon(200, "b/c")
     assert error(soon(403, "a")) == (403, "model_not_found")
-    assert re.search(r"^ +carol +keys.yml +\S+ +never +b/c +any +any$", made, re.MULTILINE), made
+    assert re.search(r"^ +carol +keys.yml +\S+ +never +b/c +any +any +any$", made, re.MULTILINE), made
     assert key not in "".join(path.read_text() for path in gateway.installation.state.rglob("*.json"))
     run(key_name="carol", key_state="absent")
     assert error(soon(401, "b/c")) == (401, "invalid_api_key")
     assert gateway.post().status_code == 200
+
+
+@dataclass
+class Booked:
+    """A gateway over two cells of the engine for tests, with a ledger; each may be killed and started again."""
+
+    program: str
+    folder: Path
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, part: str) -> None:
+        if part == "ledger":
+            command = [sys.executable, "-m", "heteroserve.gateway.bookkeeper", f"{self.folder}/bookkeeper.json"]
+        else:
+            haproxy = f"{self.program} -W -S {self.folder}/{part}-master.sock -f {self.folder}/{part}.cfg"
+            command = ["/bin/sh", "-c", f"exec {haproxy} 1<>{self.folder}/access.pipe"]
+        path = os.pathsep.join(path for path in sys.path if path)
+        log = (self.folder / f"{part}.log").open("ab")
+        environment = {**os.environ, "PYTHONPATH": path}
+        self.running[part] = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        log.close()
+
+    def kill(self, part: str) -> None:
+        """With all its workers, at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.running[part].pid, signal.SIGKILL)
+        self.running[part].wait()
+
+    def ask(self, key: str, stream: bool = False, words: int = 10, **more: object) -> httpx.Response:
+        """Ask until the gateway answers: it may be starting."""
+        said = [{"role": "user", "content": "one " * words}]
+        headers, body = {"Authorization": f"Bearer {key}"}, {"model": "a", "messages": said, "stream": stream, **more}
+        for _ in range(50):
+            with suppress(httpx.TransportError):
+                answer = httpx.post(
+                    "http://127.0.0.1:27005/v1/chat/completions", json=body, headers=headers, timeout=20
+                )
+                if answer.status_code != 503:
+                    return answer
+            time.sleep(0.1)
+        raise AssertionError("the gateway does not come back")
+
+    def used(self) -> dict[str, int]:
+        """Tokens of each key, as the ledger has them."""
+        found = httpx.get("http://127.0.0.1:27006/usage", timeout=5).json()["usage"]
+        return {use["key"]: use["tokens"] for use in found}
+
+    def computed(self) -> int:
+        """Tokens of all, as the engines count them."""
+        texts = [httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text for port in BOOKED_CELLS]
+        lines = [line.split() for text in texts for line in text.splitlines() if "_tokens_total{" in line]
+        return sum(int(float(line[-1])) for line in lines)
+
+    def agree(self) -> dict[str, int]:
+        """What the ledger has, once that is what the engines have."""
+        deadline = time.monotonic() + 15
+        while True:
+            with suppress(httpx.HTTPError, ValueError, KeyError):
+                if sum((used := self.used()).values()) == (computed := self.computed()):
+                    return used
+            assert time.monotonic() < deadline, f"the ledger has {used}, the engines {computed}"
+            time.sleep(0.3)
+
+
+BOOKED_CELLS = (27060, 27061)
+
+
+def told(booked: Booked) -> set[str]:
+    """Cells that the ledger has read just now."""
+    with suppress(httpx.HTTPError, ValueError, KeyError):
+        answer = httpx.get("http://127.0.0.1:27006/usage", timeout=5)
+        return {cell for cell, behind in answer.json()["behind_s"].items() if behind < 2}
+    return set()
+
+
+@pytest.fixture(params=["distribution", "package", "other"])
+def booked(gateway: Gateway, request: pytest.FixtureRequest, root: Path) -> Iterator[Booked]:
+    program = binary(gateway, request.param)
+    with TemporaryDirectory(prefix="hs-", dir="/tmp") as name, ExitStack() as ends:
+        made, folder = Booked(program, Path(name)), Path(name)
+        for port in BOOKED_CELLS:
+            command = [sys.executable, "-m", "tests.helpers.echo_cell", str(port), "a", "0.001", f"{name}/{port}.book"]
+            ends.enter_context(cell := subprocess.Popen(command, cwd=root))
+            ends.callback(cell.kill)
+        given = json.loads((gateway.installation.state / "gateway" / "bookkeeper.json").read_text())
+        cells = {"a-0": f"127.0.0.1:{BOOKED_CELLS[0]}", "a-1": f"127.0.0.1:{BOOKED_CELLS[1]}"}
+        given |= {"ledger": f"{name}/ledger", "over": f"{name}/over.map", "socket": f"{name}/ledger.sock"}
+        given |= {"master": f"{name}/haproxy-master.sock", "cells": cells}
+        given["log"] |= {"pipe": f"{name}/access.pipe", "path": f"{name}/access.log"}
+        (folder / "bookkeeper.json").write_text(json.dumps(given))
+        (folder / "over.map").touch()
+        os.mkfifo(folder / "access.pipe", 0o600)
+        for part in ("largest", "large", "haproxy"):
+            beside_it(gateway, folder, part)
+        text = (folder / "haproxy.cfg").read_text().replace(":27050", ":27060").replace(":27051", ":27061")
+        (folder / "haproxy.cfg").write_text(re.sub(r"[^\s(]+/over.map", f"{name}/over.map", text))
+        for part in ("largest", "large", "haproxy", "ledger"):
+            made.start(part)
+            ends.callback(lambda part=part: made.kill(part))
+        deadline = time.monotonic() + 20
+        while cells.keys() != told(made):
+            assert time.monotonic() < deadline, "the ledger does not read the cells"
+            time.sleep(0.2)
+        yield made
+
+
+def test_tokens_of_a_day_are_limited_whatever_is_killed(booked: Booked) -> None:
+    """Streams that do not ask for their usage count as well; the other keys notice nothing."""
+    with ThreadPoolExecutor(8) as clients:
+        asked = [clients.submit(booked.ask, key, number % 2 == 0) for key in (KEY, OTHER_KEY) for number in range(10)]
+        large = clients.submit(booked.ask, OTHER_KEY, pad="x" * 100_000)
+        assert {one.result().status_code for one in (*asked, large)} == {200}
+    each = large.result().json()["usage"]["total_tokens"]
+    assert booked.agree() == {"alice": 10 * each, "bob": 11 * each}
+
+    def over() -> None:
+        """Its next request is refused, until the day ends."""
+        answer = booked.ask("thrifty")
+        assert error(answer) == (429, "rate_limit_exceeded")
+        assert abs(86400 - time.time() % 86400 - int(answer.headers["retry-after"])) <= 2
+        assert booked.ask(KEY).status_code == 200
+
+    while booked.ask("thrifty", stream=True).status_code == 200:
+        time.sleep(0.2)
+    assert booked.agree()["thrifty"] >= 100
+    over()
+    booked.running["haproxy"].send_signal(signal.SIGUSR2)
+    time.sleep(0.5)
+    over()
+    booked.kill("haproxy")
+    booked.start("haproxy")
+    over()
+    booked.kill("ledger")
+    over()
+    booked.start("ledger")
+    used = booked.agree()
+    assert used["bob"] == 11 * each
+    # A day that is over does not count.
+    booked.kill("ledger")
+    map_file, yesterday = booked.folder / "over.map", int(time.time() // 86400) - 1
+    digest = hashlib.sha256(b"thrifty").hexdigest()
+    Master(f"{booked.folder}/haproxy-master.sock").ask(f"@1 set map {map_file} {digest} {yesterday}")
+    assert booked.ask("thrifty").status_code == 200
+    lines = [json.loads(line) for line in (booked.folder / "access.log").read_text().splitlines()]
+    counted = [line for line in lines if line["status"] == 200 and line["prompt_tokens"] is not None]
+    assert {line["prompt_tokens"] + line["completion_tokens"] for line in counted} == {each}
+    assert len(counted) > 20
