@@ -19,7 +19,7 @@ RETURN = r"""
 _value:
   description: >-
     For each key its digest, name, when it ends (seconds since 1970), requests_per_minute, concurrent_requests and
-    tokens_per_day (0: no limit), and models (empty: all).
+    tokens_per_day (0: no limit), priority, and models (empty: all).
   type: list
 """
 
@@ -47,6 +47,7 @@ def gateway_grants(keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "requests_per_minute": int(key.get("requests_per_minute") or 0),
             "concurrent_requests": int(key.get("concurrent_requests") or 0),
             "tokens_per_day": int(key.get("tokens_per_day") or 0),
+            "priority": str(key.get("priority") or "interactive"),
             "models": list(key.get("models") or []),
         }
         found.setdefault(digest, grant)

@@ -175,20 +175,20 @@ def plain(port: int, clients: int, seconds: int, script: Path) -> tuple[float, i
     return float(rate), int(sent), int(failed[1]) if failed else 0
 
 
-def running(state: Path) -> list[Path]:
-    """Folders below /proc of a gateway's processes."""
+def running(state: Path, only: str = "") -> list[Path]:
+    """Folders below /proc of a gateway's processes, or of those whose name begins so."""
     found = processes.members(processes.INSTALLATION, str(state))
-    return [Path(f"/proc/{pid}") for pid, name in found.items() if name.startswith("haproxy")]
+    return [Path(f"/proc/{pid}") for pid, name in found.items() if name.startswith(only)]
 
 
 def memory(state: Path) -> float:
-    """MiB that the gateway's processes hold, shared pages counted once."""
-    rollups = [(process / "smaps_rollup").read_text() for process in running(state)]
+    """MiB that HAProxy's processes hold, shared pages counted once."""
+    rollups = [(process / "smaps_rollup").read_text() for process in running(state, "haproxy")]
     return sum(int(re.search(r"^Pss: +(\d+)", text, re.MULTILINE)[1]) for text in rollups) / 1024  # type: ignore[index]
 
 
 def computed(state: Path) -> float:
-    """Seconds of processor time that the gateway's processes have used."""
+    """Seconds of processor time that all of the gateway's processes have used: HAProxy, the ledger, supervisord."""
     times = [(process / "stat").read_text().rpartition(")")[2].split()[11:13] for process in running(state)]
     return sum(int(tick) for each in times for tick in each) / os.sysconf("SC_CLK_TCK")
 

@@ -51,6 +51,7 @@ BODY = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
 LIMIT_MIB = 2  # of a request's body
 ORIGIN = "https://chat.example"  # of pages that may call the endpoint
 SLOTS = 8  # requests that a cell answers at once
+QUEUE_S = 12  # that a request may wait for one; batch goes half of it later
 CELLS = ("a-0", "a-1", "b-0")
 # Keys that are their own names, with limits.
 TODAY = datetime.now(UTC).date()
@@ -62,6 +63,7 @@ LIMITED: dict[str, dict[str, object]] = {
     "few": {"requests_per_minute": 5},
     "narrow": {"concurrent_requests": 2},
     "thrifty": {"tokens_per_day": 100},
+    "batch": {"priority": "batch"},
     "adapter": {"models": ["a-lora"]},
     "today": {"expires": TODAY.isoformat()},
     "over": {"expires": (TODAY - timedelta(1)).isoformat()},
@@ -255,7 +257,7 @@ def gateway(root: Path, scratch: Path) -> Iterator[Gateway]:
     ]
     # Two seconds, so that a frozen cell is out soon.
     given = {"gateway_api_keys": keys, "gateway_max_connections": 2 * FROM_ONE_ADDRESS, "gateway_check_timeout": 2}
-    given |= {"gateway_max_body_mib": LIMIT_MIB, "gateway_cors_origins": [ORIGIN]}
+    given |= {"gateway_max_body_mib": LIMIT_MIB, "gateway_cors_origins": [ORIGIN], "gateway_queue_timeout": QUEUE_S}
     arguments = ("playbooks/gateway.yml", "-e", json.dumps(given))
     done = made.run("run", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -892,6 +894,68 @@ def test_a_key_with_few_requests_does_not_wait_for_one_with_many(beside: Beside)
     assert together < 2 * alone < waited
 
 
+def asked_lightly(gateway: Gateway, key: str, **body: object) -> tuple[int, str | None, float]:
+    """Status, Retry-After and seconds. Not by httpx, whose clients take so long to make that no queue would form."""
+    client, began = http.client.HTTPConnection(gateway.url.rpartition("/")[2], timeout=30), time.monotonic()
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    client.request("POST", "/v1/chat/completions", json.dumps({**BODY, **body}), headers)
+    response = client.getresponse()
+    response.read()
+    client.close()
+    return response.status, response.headers["Retry-After"], time.monotonic() - began
+
+
+def test_batch_waits_for_the_others_and_is_not_starved(gateway: Gateway) -> None:
+    """There are more requests of another key than slots all the time; batch has its turn all the same."""
+    until = time.monotonic() + QUEUE_S * 0.55
+
+    def timed(key: str) -> float:
+        status, _, took = asked_lightly(gateway, key, think_s=0.4)
+        assert status == 200
+        return took
+
+    def again() -> list[float]:
+        return [timed(KEY) for _ in iter(lambda: time.monotonic() < until, False)]
+
+    with ThreadPoolExecutor(5 * SLOTS) as clients:
+        others = [clients.submit(again) for _ in range(4 * SLOTS)]
+        time.sleep(0.5)
+        batch = [clients.submit(timed, "batch") for _ in range(4)]
+        waited = [one.result() for one in batch]
+        assert time.monotonic() < until, "batch had to wait until the others were done"
+        usual = statistics.median(took for each in others for took in each.result())
+    print(f"batch {min(waited):.1f} to {max(waited):.1f} s, the others {usual:.1f} s")
+    assert usual < 2 < min(waited)
+
+
+def test_a_queue_is_short_and_batch_has_half_of_it(gateway: Gateway) -> None:
+    """Of one cell: four wait for each slot."""
+
+    statistics_page = f"http://127.0.0.1:{gateway.installation.ports['gateway_stats_port']}/;csv"
+
+    def waits(count: int) -> None:
+        deadline, found = time.monotonic() + 10, list[int]()
+        while count not in found:
+            rows = csv.DictReader(httpx.get(statistics_page, timeout=5).text.lstrip("# ").splitlines())
+            found += [
+                int(row["qcur"]) for row in rows if row["pxname"] == backend_name("b/c") and row["svname"] == "BACKEND"
+            ]
+            assert time.monotonic() < deadline, f"{count} were to wait, not {found}"
+
+    slow = {"model": "b/c", "think_s": 0.8}
+    with ThreadPoolExecutor(8 * SLOTS) as clients:
+        asked = [clients.submit(asked_lightly, gateway, "batch", **slow) for _ in range(3 * SLOTS)]
+        waits(2 * SLOTS)
+        assert asked_lightly(gateway, "batch", **slow, pad="x" * 100_000)[:2] == (429, "30")
+        asked += [clients.submit(asked_lightly, gateway, KEY, **slow) for _ in range(2 * SLOTS)]
+        waits(4 * SLOTS)
+        refused = gateway.post(json={**BODY, **slow})
+        assert error(refused) == (429, "model_busy")
+        assert refused.headers["retry-after"] == "5"
+        assert gateway.post().status_code == 200
+        assert {one.result()[0] for one in asked} == {200}
+
+
 def test_each_request_is_a_line_of_the_access_log(beside: Beside) -> None:
     """Whatever clients send: it has the identifier that cell and client have, and neither prompt nor key."""
     before = len(beside.logged())
@@ -1031,7 +1095,7 @@ def test_keys_are_made_and_revoked_by_a_playbook(gateway: Gateway) -> None:
     (key,) = re.findall(r"shown this once: (sk-\S{43})$", made, re.MULTILINE)
     soon(200, "b/c")
     assert error(soon(403, "a")) == (403, "model_not_found")
-    assert re.search(r"^ +carol +keys.yml +\S+ +never +b/c +any +any +any$", made, re.MULTILINE), made
+    assert re.search(r"^ +carol +keys.yml +\S+ +never +b/c +any +any +any +interactive$", made, re.MULTILINE), made
     assert key not in "".join(path.read_text() for path in gateway.installation.state.rglob("*.json"))
     run(key_name="carol", key_state="absent")
     assert error(soon(401, "b/c")) == (401, "invalid_api_key")
@@ -1183,3 +1247,49 @@ def test_tokens_of_a_day_are_limited_whatever_is_killed(booked: Booked) -> None:
     counted = [line for line in lines if line["status"] == 200 and line["prompt_tokens"] is not None]
     assert {line["prompt_tokens"] + line["completion_tokens"] for line in counted} == {each}
     assert len(counted) > 20
+
+
+@pytest.mark.long("four minutes; the test above, with fewer requests")
+def test_sums_are_the_engines_own(booked: Booked) -> None:
+    """10,000 requests of five keys, streamed and not; the gateway reloads, and it and its ledger are killed meanwhile."""
+    keys = {"alice": KEY, "bob": OTHER_KEY, "narrow": "narrow", "batch": "batch", ODD_NAME: "odd"}
+    done, ended = Counter[str](), threading.Event()
+
+    def ask(number: int) -> None:
+        name = list(keys)[number % 5]
+        body = {"model": "a", "messages": [{"role": "user", "content": "one " * (1 + number % 40)}]}
+        if number % 2:
+            body |= {"stream": True} | ({"stream_options": {"include_usage": True}} if number % 3 else {})
+        with suppress(OSError, http.client.HTTPException):
+            client = http.client.HTTPConnection("127.0.0.1:27005", timeout=20)
+            headers = {"Authorization": f"Bearer {keys[name]}", "Content-Type": "application/json"}
+            client.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+            response = client.getresponse()
+            response.read()
+            done[f"{response.status}"] += 1
+            client.close()
+            return
+        done["cut"] += 1
+
+    def disturb() -> None:
+        for number in range(10_000):
+            if ended.wait(3):
+                return
+            if number % 4 < 2:
+                booked.running["haproxy"].send_signal(signal.SIGUSR2)
+            else:
+                part = "haproxy" if number % 4 == 2 else "ledger"
+                booked.kill(part)
+                time.sleep(0.5)
+                booked.start(part)
+
+    with ThreadPoolExecutor(9) as clients:
+        disturber = clients.submit(disturb)
+        for each in [clients.submit(ask, number) for number in range(10_000)]:
+            each.result()
+        ended.set()
+        disturber.result()
+    used = booked.agree()
+    print(f"{dict(done)}; {used}, together {sum(used.values())}")
+    assert used.keys() >= keys.keys()
+    assert done["200"] > 9000

@@ -24,6 +24,7 @@ options:
   requests_per_minute: {description: Requests in a minute of the clock; 0 takes the limit away., type: int}
   concurrent_requests: {description: Requests in progress; 0 takes the limit away., type: int}
   tokens_per_day: {description: "Tokens of prompts and answers in a day, in UTC; 0 takes the limit away.", type: int}
+  priority: {description: "C(interactive), or C(batch), whose requests wait until others have their turn.", type: str}
   known_models: {description: Models and adapters of the plan., type: list, elements: str, default: []}
   inventory: {description: "C(gateway_api_keys) without keys and digests.", type: list, elements: dict, default: []}
 attributes:
@@ -93,6 +94,7 @@ def main() -> None:
             "requests_per_minute": {"type": "int"},
             "concurrent_requests": {"type": "int"},
             "tokens_per_day": {"type": "int"},
+            "priority": {"type": "str"},
             "known_models": {"type": "list", "elements": "str", "default": []},
             "inventory": {"type": "list", "elements": "dict", "default": []},
         },

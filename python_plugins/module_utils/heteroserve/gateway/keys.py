@@ -12,6 +12,7 @@ from ..common.records import from_dict
 from ..common.table import table
 
 LONGEST_NAME = 64  # characters
+PRIORITIES = ("interactive", "batch")
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,10 @@ class Key:
     requests_per_minute: int | None = None
     concurrent_requests: int | None = None
     tokens_per_day: int | None = None
+    priority: str | None = None
 
 
-LIMITS = ("expires", "models", "requests_per_minute", "concurrent_requests", "tokens_per_day")
+LIMITS = ("expires", "models", "requests_per_minute", "concurrent_requests", "tokens_per_day", "priority")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Wanted:
     requests_per_minute: int | None = None
     concurrent_requests: int | None = None
     tokens_per_day: int | None = None
+    priority: str | None = None
 
 
 def faults(wanted: Wanted, known_models: Sequence[str], elsewhere: Sequence[str]) -> list[str]:
@@ -55,6 +58,8 @@ def faults(wanted: Wanted, known_models: Sequence[str], elsewhere: Sequence[str]
     for model in wanted.models or ():
         if model not in known_models:
             found.append(f"key_models: there is no {model}; set any of {', '.join(known_models)}")
+    if wanted.priority and wanted.priority not in PRIORITIES:
+        found.append(f"key_priority: found {wanted.priority!r}; set {' or '.join(PRIORITIES)}")
     limits = {
         "key_requests_per_minute": wanted.requests_per_minute,
         "key_concurrent_requests": wanted.concurrent_requests,
@@ -114,9 +119,10 @@ def shown(keys: Sequence[Key], inventory: Sequence[dict[str, Any]], today: str) 
             str(key["requests_per_minute"] or "any"),
             str(key["concurrent_requests"] or "any"),
             f"{key['tokens_per_day']:,}" if key["tokens_per_day"] else "any",
+            str(key["priority"] or PRIORITIES[0]),
         )
 
     rows = [row(str(key["name"]), "inventory", "", {name: key.get(name) for name in LIMITS}) for key in inventory]
     rows += [row(key.name, "keys.yml", key.created, {name: getattr(key, name) for name in LIMITS}) for key in keys]
-    head = ("KEY", "FROM", "CREATED", "LAST DAY", "MODELS", "A MINUTE", "AT ONCE", "TOKENS A DAY")
+    head = ("KEY", "FROM", "CREATED", "LAST DAY", "MODELS", "A MINUTE", "AT ONCE", "TOKENS A DAY", "PRIORITY")
     return table(head, rows, right={5, 6, 7}) if rows else "There is no key: everyone who reaches the endpoint may ask."
