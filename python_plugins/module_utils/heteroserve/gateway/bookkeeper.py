@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ class Cells:
             self._read_at[cell] = time.monotonic()
             if self._silent.pop(cell, None):
                 say(f"{cell}: tells its tokens again")
-        except (OSError, ValueError) as fault:
+        except (OSError, ValueError, HTTPException) as fault:
             why = "does not tell its tokens"
             if isinstance(fault, HTTPError) and fault.code == 404:
                 why = "counts no tokens"
