@@ -44,6 +44,7 @@ LONGEST = 16 * 2**20  # bytes of a body, by default
 AT_ONCE = {PLAIN_TEXT: 32, LONGEST - 1000: 8}  # bodies that the gateway reads at once, by default
 PIECES, PAUSE_S = 40, 0.25
 BODY = {"model": "a", "messages": [{"role": "user", "content": "x" * 200}]}
+NO_ROWS = '{"epoch":"x","rows":[]}'  # what a cell tells a ledger
 ANSWER = json.dumps({"choices": [{"message": {"content": "y" * 500}}]})
 
 
@@ -86,7 +87,7 @@ def plain_cells(folder: Path, haproxy: str, size: int) -> Iterator[None]:
     (folder / "cells.cfg").write_text(
         f"global\n    maxconn 8000\n    tune.bufsize {size + 32768}\ndefaults\n    mode http\n    timeout client 60s\n"
         f"    timeout connect 1s\n    timeout server 60s\nfrontend cells\n{binds}\n"
-        """    http-request return status 200 string '{"epoch":"x","rows":[]}' if { path /usage }\n"""
+        f"    http-request return status 200 content-type application/json string '{NO_ROWS}' if {{ path /usage }}\n"
         "    http-request wait-for-body time 10s\n"
         f"    http-request return status 200 content-type application/json file {folder}/answer.json\n"
     )
