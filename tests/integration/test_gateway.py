@@ -586,6 +586,7 @@ def test_identifying_and_routing_headers_do_not_reach_cells(beside: Beside) -> N
     for cell in beside.cells:
         cell.headers_seen.clear()
     said = ("Cookie", "Forwarded", "Via", "X-Forwarded-For", "X-Request-Id", "x-real-ip", "serve_multiplexed_model_id")
+    said += ("heteroserve-key", "heteroserve-model", "heteroserve-behind")
     response = beside.post(
         headers=[*((name, "mallory") for name in said), ("Host", "mallory"), ("traceparent", "00-1")]
     )
@@ -593,6 +594,7 @@ def test_identifying_and_routing_headers_do_not_reach_cells(beside: Beside) -> N
     (seen,) = [seen for cell in beside.cells for seen in cell.headers_seen]
     assert "mallory" not in seen.values()
     assert seen["traceparent"] == "00-1"
+    assert (seen["heteroserve-key"], seen["heteroserve-model"]) == ("alice", "a")
     assert "server" not in response.headers
 
 
