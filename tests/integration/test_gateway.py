@@ -470,11 +470,11 @@ class Beside(Gateway):
             process.send_signal(signal.SIGUSR2)
 
 
-def beside_it(gateway: Gateway, folder: Path, part: str) -> None:
-    """Write a configuration of the gateway with other ports and sockets."""
+def beside_it(gateway: Gateway, folder: Path, part: str, pause_s: int = 3) -> None:
+    """Write a configuration of the gateway with other ports and sockets; an answer may pause so long."""
     ports = gateway.installation.ports
     text = (gateway.installation.state / "gateway" / f"{part}.cfg").read_text()
-    text = re.sub(r"(timeout (?:client|server)) \d+s", r"\1 3s", text)
+    text = re.sub(r"(timeout (?:client|server)) \d+s", rf"\1 {pause_s}s", text)
     text = re.sub(r"(stats socket |unix@)\S+/", rf"\1{folder}/", text)
     text = text.replace(f":{ports['gateway_port']}\n", ":27005\n").replace(
         f":{ports['gateway_stats_port']}\n", ":27006\n"
@@ -1195,7 +1195,7 @@ def booked(gateway: Gateway, request: pytest.FixtureRequest, root: Path) -> Iter
         (folder / "over.map").touch()
         os.mkfifo(folder / "access.pipe", 0o600)
         for part in ("largest", "large", "haproxy"):
-            beside_it(gateway, folder, part)
+            beside_it(gateway, folder, part, 20)
         text = (folder / "haproxy.cfg").read_text().replace(":27050", ":27060").replace(":27051", ":27061")
         (folder / "haproxy.cfg").write_text(re.sub(r"[^\s(]+/over.map", f"{name}/over.map", text))
         for part in ("largest", "large", "haproxy", "ledger"):
