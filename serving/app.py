@@ -10,6 +10,7 @@ from typing import Any
 from ray import serve
 
 from serving import replica
+from serving.engines import cache
 from serving.engines.cpu_binding import Share, bind
 from serving.openai.surface import build
 
@@ -53,7 +54,7 @@ class Replica:
 
     async def __serve_build_asgi_app__(self) -> Any:
         """What Serve asks for the server, once the engine is there."""
-        return replica.answer_with(self.web)
+        return replica.answer_with(self.web, cache.usage_book(serve.get_replica_context().app_name))
 
     async def check_health(self) -> None:
         """Called by Serve every two seconds."""

@@ -1,4 +1,5 @@
-"""What all replicas have in common: which server answers on their port, and how they exit when the engine has died.
+"""What all replicas have in common: which server answers on their port, that tokens are counted, and how they exit when
+the engine has died.
 
 Serve starts an HTTP server in each replica and lets middlewares be put around its handler
 (``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``, ray/serve/_private/http_util.py). Serve's handler makes two tasks, a
@@ -9,20 +10,26 @@ clients that leave. Serve's own paths, such as the health check of its HAProxy, 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+from pathlib import Path
 from typing import NoReturn
 
 from starlette.middleware import Middleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving import usage
 
 logger = logging.getLogger("ray.serve")
 _servers: list[ASGIApp] = []  # of this process, which is one replica; none before the engine is there
+_books: list[usage.Book] = []
 
 
-def answer_with(server: ASGIApp) -> ASGIApp:
-    """Let ``server`` answer this replica's requests; returns it."""
-    _servers[:] = [server]
+def answer_with(server: ASGIApp, book: Path) -> ASGIApp:
+    """Let ``server`` answer this replica's requests, and count their tokens in ``book``; returns it."""
+    _servers[:], _books[:] = [server], [usage.Book(book)]
     return server
 
 
@@ -39,8 +46,14 @@ class Direct:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
-        own = _servers and scope["type"] == "http" and not scope["path"].startswith("/-/")
-        await (_servers[0] if own else self.of_ray_serve)(scope, receive, send)
+        if not _servers or scope["type"] != "http" or scope["path"].startswith("/-/"):
+            await self.of_ray_serve(scope, receive, send)
+        elif scope["path"] == usage.PATH:
+            rows = await asyncio.to_thread(_books[0].page, scope["query_string"].decode())
+            await Response(rows, media_type="application/json")(scope, receive, send)
+        else:
+            with _books[0].counted(scope["headers"]):
+                await _servers[0](scope, receive, send)
 
 
 def end(why: object) -> NoReturn:
@@ -50,6 +63,8 @@ def end(why: object) -> NoReturn:
     fails. Requests that it was answering get no answer this way, and the gateway asks another cell.
     """
     logger.error("The engine has died, so the replica exits: %s", why)
+    for book in _books:
+        book.write()
     logging.shutdown()
     os._exit(1)
 

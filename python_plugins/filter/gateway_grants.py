@@ -18,8 +18,8 @@ gateway_keys: "{{ gateway_api_keys | gateway_grants }}"
 RETURN = r"""
 _value:
   description: >-
-    For each key its digest, name, when it ends (seconds since 1970), requests_per_minute and concurrent_requests (0: no
-    limit), and models (empty: all).
+    For each key its digest, name, when it ends (seconds since 1970), requests_per_minute, concurrent_requests and
+    tokens_per_day (0: no limit), priority, and models (empty: all).
   type: list
 """
 
@@ -46,6 +46,8 @@ def gateway_grants(keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "ends": ends(str(key["expires"])) if key.get("expires") else NEVER,
             "requests_per_minute": int(key.get("requests_per_minute") or 0),
             "concurrent_requests": int(key.get("concurrent_requests") or 0),
+            "tokens_per_day": int(key.get("tokens_per_day") or 0),
+            "priority": str(key.get("priority") or "interactive"),
             "models": list(key.get("models") or []),
         }
         found.setdefault(digest, grant)

@@ -36,6 +36,11 @@ def folder(kind: str) -> Path:
     return (Path(given) if given else Path.home() / ".cache" / "heteroserve") / kind
 
 
+def usage_book(cell: str) -> Path:
+    """Where the replicas of a cell count their tokens (serving/usage.py)."""
+    return folder("usage") / f"{cell}.sqlite3"
+
+
 def keep_compiled(weights: Path) -> Path | None:
     """Let the compilers of this process and its children keep what they make; returns where, None if nowhere.
 

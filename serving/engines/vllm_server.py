@@ -18,7 +18,7 @@ from typing import Any
 
 from ray import serve
 
-from serving import replica
+from serving import replica, usage
 from serving.engines import cache
 from serving.engines.cpu_binding import Share, bind
 
@@ -78,6 +78,7 @@ class Vllm:
         self.arguments = server_arguments(model, path, arguments)
         self.running = AsyncExitStack()
         self.engine = await self.running.enter_async_context(build_async_engine_client(self.arguments))
+        usage.count_outputs(self.engine)
 
     async def __serve_build_asgi_app__(self) -> Any:
         """What Serve asks for the server, once the engine is there."""
@@ -88,7 +89,7 @@ class Vllm:
         app = build_app(self.arguments, tasks, self.engine.model_config)
         await init_app_state(self.engine, app.state, self.arguments, tasks)
         app.state.server = replica.EndsReplica()
-        return replica.answer_with(app)
+        return replica.answer_with(app, cache.usage_book(serve.get_replica_context().app_name))
 
     async def check_health(self) -> None:
         """Called by Serve every two seconds."""

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from serving import usage
 from serving.engines.protocol import Engine
 from serving.openai import answers, errors
 from serving.openai.choice import Answer, Job, Piece, sampling_of
@@ -183,6 +184,7 @@ class Surface:
         place = ExitStack()
         place.enter_context(self.queue.place(len(jobs)))
         self.metrics.prompt.inc(prompt)
+        usage.add(prompt=prompt)
         if request.stream:
             return Stream(self._stream(head, jobs, prompt, request.with_usage, started), place)
         with place:
@@ -233,6 +235,7 @@ class Surface:
                     self.metrics.first.observe(time.monotonic() - started)
                 yield answer.add(token)
                 self.metrics.generated.inc()
+                usage.add(answer=1)
                 if answer.reason:
                     break
         if answer.reason is None:

@@ -1,13 +1,14 @@
 """The gateway under load beside its cells asked directly, and beside another router: they take turns in one run.
 
 python tests/bench/bench_gateway_load.py [--clients 1 64 512] [--bytes 200 20000 200000] [--streams 64 512 2000]
-    [--seconds 5] [--router PROGRAM] [--other CHECKOUT]
+    [--seconds 5] [--router PROGRAM] [--other CHECKOUT] [--without-log]
 
 Installs a gateway for a plan with a context of 128k into a folder of its own (ports 24000 to 24029), over four
 stand-ins: plain answers come from a HAProxy that returns a fixed text, streams from an asyncio server with 40 pieces,
 0.25 s apart.
 Plain load is made by wrk (apt-get install wrk), with bodies of each size. --router is a vllm-router (PyPI), and
---other another checkout, whose gateway is measured beside this one's. Ends with large bodies among small ones, and with
+--other another checkout, whose gateway is measured beside this one's; --without-log measures this one's without access
+log as well. The key has a limit of each kind. Ends with large bodies among small ones, and with
 the memory of all that the gateway reads at once.
 """
 
@@ -36,13 +37,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "python_plugins" / "module_utils")]
 from heteroserve.common import processes  # noqa: E402
 
 KEY = "sk-bench"
-GATEWAY, ROUTER, OTHER, PLAIN, STREAMS = 24000, 24002, 24004, 24010, 24020
+GATEWAY, ROUTER, OTHER, WITHOUT_LOG, PLAIN, STREAMS = 24000, 24002, 24004, 24006, 24010, 24020
 CONTEXT = 131072
 PLAIN_TEXT = CONTEXT * 8  # bytes of a body that fills it
 LONGEST = 16 * 2**20  # bytes of a body, by default
 AT_ONCE = {PLAIN_TEXT: 32, LONGEST - 1000: 8}  # bodies that the gateway reads at once, by default
 PIECES, PAUSE_S = 40, 0.25
 BODY = {"model": "a", "messages": [{"role": "user", "content": "x" * 200}]}
+NO_ROWS = '{"epoch":"x","rows":[]}'  # what a cell tells a ledger
 ANSWER = json.dumps({"choices": [{"message": {"content": "y" * 500}}]})
 
 
@@ -59,12 +61,15 @@ def plan(first_port: int) -> dict[str, object]:
     }
 
 
-def install(folder: Path, first_port: int, port: int = GATEWAY, root: Path = ROOT) -> None:
+def install(folder: Path, first_port: int, port: int = GATEWAY, root: Path = ROOT, log: bool = True) -> None:
     """A gateway of a checkout, which runs when this returns."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(plan(first_port)))
-    keys = [{"name": "bench", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}]
-    given = {"gateway_api_keys": keys, "gateway_port": port, "gateway_stats_port": port + 1}
+    limits = {"requests_per_minute": 10**9, "concurrent_requests": 10**6}
+    if "tokens_per_day" in (root / "roles" / "gateway" / "meta" / "argument_specs.yml").read_text():
+        limits["tokens_per_day"] = 10**12
+    keys = [{"name": "bench", "sha256": hashlib.sha256(KEY.encode()).hexdigest(), **limits}]
+    given = {"gateway_api_keys": keys, "gateway_port": port, "gateway_stats_port": port + 1, "gateway_access_log": log}
     subprocess.run(
         [str(root / "heteroserve"), "run", "playbooks/gateway.yml", "-e", json.dumps(given)],
         env={**os.environ, "HETEROSERVE_STATE": str(folder), "ANSIBLE_CACHE_PLUGIN_CONNECTION": f"{folder}-facts"},
@@ -82,6 +87,7 @@ def plain_cells(folder: Path, haproxy: str, size: int) -> Iterator[None]:
     (folder / "cells.cfg").write_text(
         f"global\n    maxconn 8000\n    tune.bufsize {size + 32768}\ndefaults\n    mode http\n    timeout client 60s\n"
         f"    timeout connect 1s\n    timeout server 60s\nfrontend cells\n{binds}\n"
+        f"    http-request return status 200 content-type application/json string '{NO_ROWS}' if {{ path /usage }}\n"
         "    http-request wait-for-body time 10s\n"
         f"    http-request return status 200 content-type application/json file {folder}/answer.json\n"
     )
@@ -175,20 +181,20 @@ def plain(port: int, clients: int, seconds: int, script: Path) -> tuple[float, i
     return float(rate), int(sent), int(failed[1]) if failed else 0
 
 
-def running(state: Path) -> list[Path]:
-    """Folders below /proc of a gateway's processes."""
+def running(state: Path, only: str = "") -> list[Path]:
+    """Folders below /proc of a gateway's processes, or of those whose name begins so."""
     found = processes.members(processes.INSTALLATION, str(state))
-    return [Path(f"/proc/{pid}") for pid, name in found.items() if name.startswith("haproxy")]
+    return [Path(f"/proc/{pid}") for pid, name in found.items() if name.startswith(only)]
 
 
 def memory(state: Path) -> float:
-    """MiB that the gateway's processes hold, shared pages counted once."""
-    rollups = [(process / "smaps_rollup").read_text() for process in running(state)]
+    """MiB that HAProxy's processes hold, shared pages counted once."""
+    rollups = [(process / "smaps_rollup").read_text() for process in running(state, "haproxy")]
     return sum(int(re.search(r"^Pss: +(\d+)", text, re.MULTILINE)[1]) for text in rollups) / 1024  # type: ignore[index]
 
 
 def computed(state: Path) -> float:
-    """Seconds of processor time that the gateway's processes have used."""
+    """Seconds of processor time that all of the gateway's processes have used: HAProxy, the ledger, supervisord."""
     times = [(process / "stat").read_text().rpartition(")")[2].split()[11:13] for process in running(state)]
     return sum(int(tick) for each in times for tick in each) / os.sysconf("SC_CLK_TCK")
 
@@ -233,9 +239,9 @@ async def all_at_once(count: int, state: Path) -> str:
 
 
 @contextmanager
-def routes(router: str | None, other: Path | None, first_port: int) -> Iterator[dict[str, int]]:
+def routes(router: str | None, more: dict[str, int], first_port: int) -> Iterator[dict[str, int]]:
     """Ports of what is compared: the gateway, a cell asked directly and, if there are, other gateways."""
-    ports = {"gateway": GATEWAY, "direct": first_port} | ({"other": OTHER} if other else {})
+    ports = {"gateway": GATEWAY, "direct": first_port} | more
     if not router:
         yield ports
         return
@@ -257,7 +263,7 @@ def compare(folder: Path, size: int, ways: dict[str, int], asked: argparse.Names
         f"wrk.method='POST' wrk.path='/v1/chat/completions' wrk.body='{body}'"
         f" wrk.headers['Authorization']='Bearer {KEY}' wrk.headers['Content-Type']='application/json'"
     )
-    states = {"gateway": folder / "state", "other": folder / "other"}
+    states = {way: folder / way for way in ("gateway", "other", "no log")}
     print(
         f"{f'{size} bytes, clients':<24}" + "".join(f"{way + ' req/s':>16}" for way in ways) + "   failed  us/request"
     )
@@ -289,22 +295,27 @@ def main() -> None:
     parser.add_argument("--haproxy", default=shutil.which("haproxy") or "/usr/sbin/haproxy")
     parser.add_argument("--router")
     parser.add_argument("--other", type=Path)
+    parser.add_argument("--without-log", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hs-bench-") as name:
-        folder, state, others = Path(name), Path(name) / "state", Path(name) / "other"
+        folder, state, more = Path(name), Path(name) / "gateway", dict[str, int]()
         try:
             install(state, PLAIN)
             if asked.other:
-                install(others, PLAIN, OTHER, asked.other)
+                more["other"] = OTHER
+                install(folder / "other", PLAIN, OTHER, asked.other)
+            if asked.without_log:
+                more["no log"] = WITHOUT_LOG
+                install(folder / "no log", PLAIN, WITHOUT_LOG, log=False)
             for size in asked.bytes:
-                with plain_cells(folder, asked.haproxy, size), routes(asked.router, asked.other, PLAIN) as ways:
+                with plain_cells(folder, asked.haproxy, size), routes(asked.router, more, PLAIN) as ways:
                     compare(folder, size, ways, asked)
             if not asked.streams:
                 return
             server = multiprocessing.Process(target=_serve_streams, daemon=True)
             server.start()
             install(state, STREAMS)
-            with routes(asked.router, None, STREAMS) as ways:
+            with routes(asked.router, {}, STREAMS) as ways:
                 print(f"{'streams':<16}" + "".join(f"{way + ' p95 ms':>16}" for way in ways) + "   failed  MiB")
                 for count in asked.streams:
                     results = {way: asyncio.run(streams(port, count, state)) for way, port in ways.items()}
@@ -315,8 +326,8 @@ def main() -> None:
             print(asyncio.run(all_at_once(max(asked.streams), state)))
             server.terminate()
         finally:
-            for each in (state, others):
-                processes.end(processes.INSTALLATION, str(each), grace_s=5)
+            for way in ("gateway", *more):
+                processes.end(processes.INSTALLATION, str(folder / way), grace_s=5)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def headers(key: str) -> Iterator[tuple[str, bytes, str]]:
         ("an upgrade to WebSocket", "Connection: Upgrade\r\nUpgrade: websocket\r\n", f"400 or {CELL}"),
         ("the key as a hop-by-hop field", "Connection: Authorization\r\n", CELL),
         ("the gateway's own field", "heteroserve-model: b/c\r\n", CELL),
-        ("the gateway's own field, as a large request has it", "heteroserve-client: x\r\n", CELL),
+        ("the gateway's own field, as a large request has it", "heteroserve-behind: x\r\n", CELL),
         ("a field of the access log", 'X-Request-ID: "}\r\nheteroserve-served: "}|x\r\n', CELL),
         ("Ray Serve's field", "serve_multiplexed_model_id: x\r\n", CELL),
         ("another method in a field", "X-HTTP-Method-Override: GET\r\n", CELL),

@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import ThreadingHTTPServer
@@ -33,6 +33,7 @@ import openai
 import pytest
 from heteroserve.common import processes
 from heteroserve.common.names import backend_name
+from heteroserve.gateway.master import Gateway as Master
 from hypothesis import HealthCheck, given, settings
 
 from tests.helpers.hostile_requests import all_of_them
@@ -50,6 +51,7 @@ BODY = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
 LIMIT_MIB = 2  # of a request's body
 ORIGIN = "https://chat.example"  # of pages that may call the endpoint
 SLOTS = 8  # requests that a cell answers at once
+QUEUE_S = 12  # that a request may wait for one; batch goes half of it later
 CELLS = ("a-0", "a-1", "b-0")
 # Keys that are their own names, with limits.
 TODAY = datetime.now(UTC).date()
@@ -60,6 +62,8 @@ LOGGED = (
 LIMITED: dict[str, dict[str, object]] = {
     "few": {"requests_per_minute": 5},
     "narrow": {"concurrent_requests": 2},
+    "thrifty": {"tokens_per_day": 100},
+    "batch": {"priority": "batch"},
     "adapter": {"models": ["a-lora"]},
     "today": {"expires": TODAY.isoformat()},
     "over": {"expires": (TODAY - timedelta(1)).isoformat()},
@@ -253,7 +257,7 @@ def gateway(root: Path, scratch: Path) -> Iterator[Gateway]:
     ]
     # Two seconds, so that a frozen cell is out soon.
     given = {"gateway_api_keys": keys, "gateway_max_connections": 2 * FROM_ONE_ADDRESS, "gateway_check_timeout": 2}
-    given |= {"gateway_max_body_mib": LIMIT_MIB, "gateway_cors_origins": [ORIGIN]}
+    given |= {"gateway_max_body_mib": LIMIT_MIB, "gateway_cors_origins": [ORIGIN], "gateway_queue_timeout": QUEUE_S}
     arguments = ("playbooks/gateway.yml", "-e", json.dumps(given))
     done = made.run("run", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -429,9 +433,10 @@ def test_no_cell_up_is_said(gateway: Gateway) -> None:
 
 
 def test_files_are_readable_by_the_owner_alone(gateway: Gateway) -> None:
-    folder = gateway.installation.state / "gateway"
-    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
-    assert KEY not in "".join(path.read_text() for path in folder.iterdir())
+    files = [path for path in (gateway.installation.state / "gateway").iterdir() if path.is_file()]
+    kept = list((gateway.installation.state / "usage").iterdir())
+    assert {path.stat().st_mode & 0o777 for path in (*files, *kept)} == {0o600}
+    assert KEY.encode() not in b"".join(path.read_bytes() for path in (*files, *kept))
 
 
 def binary(gateway: Gateway, which: str) -> str:
@@ -465,22 +470,27 @@ class Beside(Gateway):
             process.send_signal(signal.SIGUSR2)
 
 
+def beside_it(gateway: Gateway, folder: Path, part: str, pause_s: int = 3) -> None:
+    """Write a configuration of the gateway with other ports and sockets; an answer may pause so long."""
+    ports = gateway.installation.ports
+    text = (gateway.installation.state / "gateway" / f"{part}.cfg").read_text()
+    text = re.sub(r"(timeout (?:client|server)) \d+s", rf"\1 {pause_s}s", text)
+    text = re.sub(r"(stats socket |unix@)\S+/", rf"\1{folder}/", text)
+    text = text.replace(f":{ports['gateway_port']}\n", ":27005\n").replace(
+        f":{ports['gateway_stats_port']}\n", ":27006\n"
+    )
+    (folder / f"{part}.cfg").write_text(text)
+
+
 @pytest.fixture(params=["distribution", "package", "other"])
 def beside(gateway: Gateway, request: pytest.FixtureRequest) -> Iterator[Beside]:
     """With each HAProxy. An answer may pause for three seconds only, so that a stream outlives the time-outs."""
     program = binary(gateway, request.param)
-    ports = gateway.installation.ports
     with TemporaryDirectory(prefix="hs-", dir="/tmp") as name, ExitStack() as ends:  # paths of sockets are short
         folder = Path(name)
         running = []
         for part in ("largest", "large", "haproxy"):
-            text = (gateway.installation.state / "gateway" / f"{part}.cfg").read_text()
-            text = re.sub(r"(timeout (?:client|server)) \d+s", r"\1 3s", text)
-            text = re.sub(r"(stats socket |unix@)\S+/", rf"\1{folder}/", text)
-            text = text.replace(f":{ports['gateway_port']}\n", ":27005\n").replace(
-                f":{ports['gateway_stats_port']}\n", ":27006\n"
-            )
-            (folder / f"{part}.cfg").write_text(text)
+            beside_it(gateway, folder, part)
             command = [program, "-W", "-S", f"{folder}/{part}-master.sock", "-f", str(folder / f"{part}.cfg")]
             log = ends.enter_context((folder / "access.log").open("ab"))
             running.append(ends.enter_context(subprocess.Popen(command, stdout=log, stderr=subprocess.DEVNULL)))
@@ -576,6 +586,7 @@ def test_identifying_and_routing_headers_do_not_reach_cells(beside: Beside) -> N
     for cell in beside.cells:
         cell.headers_seen.clear()
     said = ("Cookie", "Forwarded", "Via", "X-Forwarded-For", "X-Request-Id", "x-real-ip", "serve_multiplexed_model_id")
+    said += ("heteroserve-key", "heteroserve-model", "heteroserve-behind")
     response = beside.post(
         headers=[*((name, "mallory") for name in said), ("Host", "mallory"), ("traceparent", "00-1")]
     )
@@ -583,6 +594,7 @@ def test_identifying_and_routing_headers_do_not_reach_cells(beside: Beside) -> N
     (seen,) = [seen for cell in beside.cells for seen in cell.headers_seen]
     assert "mallory" not in seen.values()
     assert seen["traceparent"] == "00-1"
+    assert (seen["heteroserve-key"], seen["heteroserve-model"]) == ("alice", "a")
     assert "server" not in response.headers
 
 
@@ -884,6 +896,68 @@ def test_a_key_with_few_requests_does_not_wait_for_one_with_many(beside: Beside)
     assert together < 2 * alone < waited
 
 
+def asked_lightly(gateway: Gateway, key: str, **body: object) -> tuple[int, str | None, float]:
+    """Status, Retry-After and seconds. Not by httpx, whose clients take so long to make that no queue would form."""
+    client, began = http.client.HTTPConnection(gateway.url.rpartition("/")[2], timeout=30), time.monotonic()
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    client.request("POST", "/v1/chat/completions", json.dumps({**BODY, **body}), headers)
+    response = client.getresponse()
+    response.read()
+    client.close()
+    return response.status, response.headers["Retry-After"], time.monotonic() - began
+
+
+def test_batch_waits_for_the_others_and_is_not_starved(gateway: Gateway) -> None:
+    """There are more requests of another key than slots all the time; batch has its turn all the same."""
+    until = time.monotonic() + QUEUE_S * 0.55
+
+    def timed(key: str) -> float:
+        status, _, took = asked_lightly(gateway, key, think_s=0.4)
+        assert status == 200
+        return took
+
+    def again() -> list[float]:
+        return [timed(KEY) for _ in iter(lambda: time.monotonic() < until, False)]
+
+    with ThreadPoolExecutor(5 * SLOTS) as clients:
+        others = [clients.submit(again) for _ in range(4 * SLOTS)]
+        time.sleep(0.5)
+        batch = [clients.submit(timed, "batch") for _ in range(4)]
+        waited = [one.result() for one in batch]
+        assert time.monotonic() < until, "batch had to wait until the others were done"
+        usual = statistics.median(took for each in others for took in each.result())
+    print(f"batch {min(waited):.1f} to {max(waited):.1f} s, the others {usual:.1f} s")
+    assert usual < 2 < min(waited)
+
+
+def test_a_queue_is_short_and_batch_has_half_of_it(gateway: Gateway) -> None:
+    """Of one cell: four wait for each slot."""
+
+    statistics_page = f"http://127.0.0.1:{gateway.installation.ports['gateway_stats_port']}/;csv"
+
+    def waits(count: int) -> None:
+        deadline, found = time.monotonic() + 10, list[int]()
+        while count not in found:
+            rows = csv.DictReader(httpx.get(statistics_page, timeout=5).text.lstrip("# ").splitlines())
+            found += [
+                int(row["qcur"]) for row in rows if row["pxname"] == backend_name("b/c") and row["svname"] == "BACKEND"
+            ]
+            assert time.monotonic() < deadline, f"{count} were to wait, not {found}"
+
+    slow = {"model": "b/c", "think_s": 0.8}
+    with ThreadPoolExecutor(8 * SLOTS) as clients:
+        asked = [clients.submit(asked_lightly, gateway, "batch", **slow) for _ in range(3 * SLOTS)]
+        waits(2 * SLOTS)
+        assert asked_lightly(gateway, "batch", **slow, pad="x" * 100_000)[:2] == (429, "30")
+        asked += [clients.submit(asked_lightly, gateway, KEY, **slow) for _ in range(2 * SLOTS)]
+        waits(4 * SLOTS)
+        refused = gateway.post(json={**BODY, **slow})
+        assert error(refused) == (429, "model_busy")
+        assert refused.headers["retry-after"] == "5"
+        assert gateway.post().status_code == 200
+        assert {one.result()[0] for one in asked} == {200}
+
+
 def test_each_request_is_a_line_of_the_access_log(beside: Beside) -> None:
     """Whatever clients send: it has the identifier that cell and client have, and neither prompt nor key."""
     before = len(beside.logged())
@@ -1023,8 +1097,204 @@ def test_keys_are_made_and_revoked_by_a_playbook(gateway: Gateway) -> None:
     (key,) = re.findall(r"shown this once: (sk-\S{43})$", made, re.MULTILINE)
     soon(200, "b/c")
     assert error(soon(403, "a")) == (403, "model_not_found")
-    assert re.search(r"^ +carol +keys.yml +\S+ +never +b/c +any +any$", made, re.MULTILINE), made
+    assert re.search(r"^ +carol +keys.yml +\S+ +never +b/c +any +any +any +interactive$", made, re.MULTILINE), made
     assert key not in "".join(path.read_text() for path in gateway.installation.state.rglob("*.json"))
     run(key_name="carol", key_state="absent")
     assert error(soon(401, "b/c")) == (401, "invalid_api_key")
     assert gateway.post().status_code == 200
+
+
+@dataclass
+class Booked:
+    """A gateway over two cells of the engine for tests, with a ledger; each may be killed and started again."""
+
+    program: str
+    folder: Path
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, part: str) -> None:
+        if part == "ledger":
+            command = [sys.executable, "-m", "heteroserve.gateway.bookkeeper", f"{self.folder}/bookkeeper.json"]
+        else:
+            haproxy = f"{self.program} -W -S {self.folder}/{part}-master.sock -f {self.folder}/{part}.cfg"
+            command = ["/bin/sh", "-c", f"exec {haproxy} 1<>{self.folder}/access.pipe"]
+        path = os.pathsep.join(path for path in sys.path if path)
+        log = (self.folder / f"{part}.log").open("ab")
+        environment = {**os.environ, "PYTHONPATH": path}
+        self.running[part] = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        log.close()
+
+    def kill(self, part: str) -> None:
+        """With all its workers, at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.running[part].pid, signal.SIGKILL)
+        self.running[part].wait()
+
+    def ask(self, key: str, stream: bool = False, words: int = 10, **more: object) -> httpx.Response:
+        """Ask until the gateway answers: it may be starting."""
+        said = [{"role": "user", "content": "one " * words}]
+        headers, body = {"Authorization": f"Bearer {key}"}, {"model": "a", "messages": said, "stream": stream, **more}
+        for _ in range(50):
+            with suppress(httpx.TransportError):
+                answer = httpx.post(
+                    "http://127.0.0.1:27005/v1/chat/completions", json=body, headers=headers, timeout=20
+                )
+                if answer.status_code != 503:
+                    return answer
+            time.sleep(0.1)
+        raise AssertionError("the gateway does not come back")
+
+    def used(self) -> dict[str, int]:
+        """Tokens of each key, as the ledger has them."""
+        found = httpx.get("http://127.0.0.1:27006/usage", timeout=5).json()["usage"]
+        return {use["key"]: use["tokens"] for use in found}
+
+    def computed(self) -> int:
+        """Tokens of all, as the engines count them."""
+        texts = [httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text for port in BOOKED_CELLS]
+        lines = [line.split() for text in texts for line in text.splitlines() if "_tokens_total{" in line]
+        return sum(int(float(line[-1])) for line in lines)
+
+    def agree(self) -> dict[str, int]:
+        """What the ledger has, once that is what the engines have."""
+        deadline = time.monotonic() + 15
+        while True:
+            with suppress(httpx.HTTPError, ValueError, KeyError):
+                if sum((used := self.used()).values()) == (computed := self.computed()):
+                    return used
+            assert time.monotonic() < deadline, f"the ledger has {used}, the engines {computed}"
+            time.sleep(0.3)
+
+
+BOOKED_CELLS = (27060, 27061)
+
+
+def told(booked: Booked) -> set[str]:
+    """Cells that the ledger has read just now."""
+    with suppress(httpx.HTTPError, ValueError, KeyError):
+        answer = httpx.get("http://127.0.0.1:27006/usage", timeout=5)
+        return {cell for cell, behind in answer.json()["behind_s"].items() if behind < 2}
+    return set()
+
+
+@pytest.fixture(params=["distribution", "package", "other"])
+def booked(gateway: Gateway, request: pytest.FixtureRequest, root: Path) -> Iterator[Booked]:
+    program = binary(gateway, request.param)
+    with TemporaryDirectory(prefix="hs-", dir="/tmp") as name, ExitStack() as ends:
+        made, folder = Booked(program, Path(name)), Path(name)
+        for port in BOOKED_CELLS:
+            command = [sys.executable, "-m", "tests.helpers.echo_cell", str(port), "a", "0.001", f"{name}/{port}.book"]
+            ends.enter_context(cell := subprocess.Popen(command, cwd=root))
+            ends.callback(cell.kill)
+        given = json.loads((gateway.installation.state / "gateway" / "bookkeeper.json").read_text())
+        cells = {"a-0": f"127.0.0.1:{BOOKED_CELLS[0]}", "a-1": f"127.0.0.1:{BOOKED_CELLS[1]}"}
+        given |= {"ledger": f"{name}/ledger", "over": f"{name}/over.map", "socket": f"{name}/ledger.sock"}
+        given |= {"master": f"{name}/haproxy-master.sock", "cells": cells}
+        given["log"] |= {"pipe": f"{name}/access.pipe", "path": f"{name}/access.log"}
+        (folder / "bookkeeper.json").write_text(json.dumps(given))
+        (folder / "over.map").touch()
+        os.mkfifo(folder / "access.pipe", 0o600)
+        for part in ("largest", "large", "haproxy"):
+            beside_it(gateway, folder, part, 20)
+        text = (folder / "haproxy.cfg").read_text().replace(":27050", ":27060").replace(":27051", ":27061")
+        (folder / "haproxy.cfg").write_text(re.sub(r"[^\s(]+/over.map", f"{name}/over.map", text))
+        for part in ("largest", "large", "haproxy", "ledger"):
+            made.start(part)
+            ends.callback(lambda part=part: made.kill(part))
+        deadline = time.monotonic() + 20
+        while cells.keys() != told(made):
+            assert time.monotonic() < deadline, "the ledger does not read the cells"
+            time.sleep(0.2)
+        yield made
+
+
+def test_tokens_of_a_day_are_limited_whatever_is_killed(booked: Booked) -> None:
+    """Streams that do not ask for their usage count as well; the other keys notice nothing."""
+    with ThreadPoolExecutor(8) as clients:
+        asked = [clients.submit(booked.ask, key, number % 2 == 0) for key in (KEY, OTHER_KEY) for number in range(10)]
+        large = clients.submit(booked.ask, OTHER_KEY, pad="x" * 100_000)
+        assert {one.result().status_code for one in (*asked, large)} == {200}
+    each = large.result().json()["usage"]["total_tokens"]
+    assert booked.agree() == {"alice": 10 * each, "bob": 11 * each}
+
+    def over() -> None:
+        """Its next request is refused, until the day ends."""
+        answer = booked.ask("thrifty")
+        assert error(answer) == (429, "rate_limit_exceeded")
+        assert abs(86400 - time.time() % 86400 - int(answer.headers["retry-after"])) <= 2
+        assert booked.ask(KEY).status_code == 200
+
+    while booked.ask("thrifty", stream=True).status_code == 200:
+        time.sleep(0.2)
+    assert booked.agree()["thrifty"] >= 100
+    over()
+    booked.running["haproxy"].send_signal(signal.SIGUSR2)
+    time.sleep(0.5)
+    over()
+    booked.kill("haproxy")
+    booked.start("haproxy")
+    over()
+    booked.kill("ledger")
+    over()
+    booked.start("ledger")
+    used = booked.agree()
+    assert used["bob"] == 11 * each
+    # A day that is over does not count.
+    booked.kill("ledger")
+    map_file, yesterday = booked.folder / "over.map", int(time.time() // 86400) - 1
+    digest = hashlib.sha256(b"thrifty").hexdigest()
+    Master(f"{booked.folder}/haproxy-master.sock").ask(f"@1 set map {map_file} {digest} {yesterday}")
+    assert booked.ask("thrifty").status_code == 200
+    lines = [json.loads(line) for line in (booked.folder / "access.log").read_text().splitlines()]
+    counted = [line for line in lines if line["status"] == 200 and line["prompt_tokens"] is not None]
+    assert {line["prompt_tokens"] + line["completion_tokens"] for line in counted} == {each}
+    assert len(counted) > 20
+
+
+@pytest.mark.long("four minutes; the test above, with fewer requests")
+def test_sums_are_the_engines_own(booked: Booked) -> None:
+    """10,000 answers to five keys, streamed and not; the gateway reloads, it and its ledger are killed meanwhile."""
+    keys = {"alice": KEY, "bob": OTHER_KEY, "narrow": "narrow", "batch": "batch", ODD_NAME: "odd"}
+    done, ended = Counter[str](), threading.Event()
+
+    def ask(number: int) -> None:
+        name = list(keys)[number % 5]
+        body = {"model": "a", "messages": [{"role": "user", "content": "one " * (1 + number % 40)}]}
+        if number % 2:
+            body |= {"stream": True} | ({"stream_options": {"include_usage": True}} if number % 3 else {})
+        seen = ""
+        while seen != "200":
+            seen = "cut"
+            with suppress(OSError, http.client.HTTPException):
+                client = http.client.HTTPConnection("127.0.0.1:27005", timeout=20)
+                headers = {"Authorization": f"Bearer {keys[name]}", "Content-Type": "application/json"}
+                client.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+                response = client.getresponse()
+                response.read()
+                seen = str(response.status)
+            client.close()
+            done[seen] += 1
+            time.sleep(0 if seen == "200" else 0.1)
+
+    def disturb() -> None:
+        for number in range(10_000):
+            if ended.wait(3):
+                return
+            if number % 4 < 2:
+                booked.running["haproxy"].send_signal(signal.SIGUSR2)
+            else:
+                part = "haproxy" if number % 4 == 2 else "ledger"
+                booked.kill(part)
+                time.sleep(0.5)
+                booked.start(part)
+
+    with ThreadPoolExecutor(9) as clients:
+        disturber = clients.submit(disturb)
+        for each in [clients.submit(ask, number) for number in range(10_000)]:
+            each.result()
+        ended.set()
+        disturber.result()
+    used = booked.agree()
+    print(f"{dict(done)}; {used}, together {sum(used.values())}")
+    assert used.keys() >= keys.keys()
+    assert done["200"] == 10_000

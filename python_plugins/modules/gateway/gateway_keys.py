@@ -23,6 +23,8 @@ options:
   models: {description: "Models that it may use; an empty list allows all.", type: list, elements: str}
   requests_per_minute: {description: Requests in a minute of the clock; 0 takes the limit away., type: int}
   concurrent_requests: {description: Requests in progress; 0 takes the limit away., type: int}
+  tokens_per_day: {description: "Tokens of prompts and answers in a day, in UTC; 0 takes the limit away.", type: int}
+  priority: {description: "C(interactive), or C(batch), whose requests wait until others have their turn.", type: str}
   known_models: {description: Models and adapters of the plan., type: list, elements: str, default: []}
   inventory: {description: "C(gateway_api_keys) without keys and digests.", type: list, elements: dict, default: []}
 attributes:
@@ -72,7 +74,7 @@ def wanted(module: AnsibleModule) -> decide.Wanted:
     """What is asked for, if it can be done."""
     given = module.params
     models = None if given["models"] is None else tuple(given["models"])
-    limits = {name: given[name] for name in ("expires", "requests_per_minute", "concurrent_requests")}
+    limits = {name: given[name] for name in decide.LIMITS if name != "models"}
     asked = decide.Wanted(given["name"], models=models, **limits)
     faults = decide.faults(asked, given["known_models"], [str(key.get("name")) for key in given["inventory"]])
     if faults:
@@ -91,6 +93,8 @@ def main() -> None:
             "models": {"type": "list", "elements": "str"},
             "requests_per_minute": {"type": "int"},
             "concurrent_requests": {"type": "int"},
+            "tokens_per_day": {"type": "int"},
+            "priority": {"type": "str"},
             "known_models": {"type": "list", "elements": "str", "default": []},
             "inventory": {"type": "list", "elements": "dict", "default": []},
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def test_a_revoked_key_is_gone() -> None:
         (Wanted("a", expires="1.2.2027"), "key_expires: found '1.2.2027'; set the key's last day (UTC), as 2027-12-31"),
         (Wanted("a", expires="20271231"), "key_expires: found '20271231'"),
         (Wanted("a", models=("gpt",)), "key_models: there is no gpt; set any of llama, qwen"),
+        (Wanted("a", priority="high"), "key_priority: found 'high'; set interactive or batch"),
+        (Wanted("a", tokens_per_day=-5), "key_tokens_per_day: found -5; set at least 1, or 0 for no limit"),
         (Wanted("a", requests_per_minute=-1), "key_requests_per_minute: found -1; set at least 1, or 0 for no limit"),
     ],
 )
@@ -59,10 +62,11 @@ def test_what_cannot_be_is_said(wanted: Wanted, said: str) -> None:
 
 def test_all_keys_are_a_table() -> None:
     inventory = [{"name": "carol", "expires": "2027-02-28", "concurrent_requests": 8}]
-    lines = shown((ALICE,), inventory, TODAY).splitlines()
+    alice = replace(ALICE, tokens_per_day=2_000_000, priority="batch")
+    lines = shown((alice,), inventory, TODAY).splitlines()
     assert [line.split() for line in lines[1:]] == [
-        ["carol", "inventory", "2027-02-28", "(over)", "all", "any", "8"],
-        ["alice", "keys.yml", "2027-01-01", "never", "llama", "60", "any"],
+        ["carol", "inventory", "2027-02-28", "(over)", "all", "any", "8", "any", "interactive"],
+        ["alice", "keys.yml", "2027-01-01", "never", "llama", "60", "any", "2,000,000", "batch"],
     ]
     assert "There is no key" in shown((), [], TODAY)
 
@@ -76,6 +80,7 @@ def test_the_gateway_gets_digests_of_all_keys() -> None:
     made = [{**to_dict(ALICE), "name": "twice"}, to_dict(Key("bob", digest("sk-b"), TODAY, concurrent_requests=2))]
     alice, vault, bob = gateway_grants([*given, *made])
     free = {"ends": 2**62, "requests_per_minute": 0, "concurrent_requests": 0, "models": []}
+    free |= {"tokens_per_day": 0, "priority": "interactive"}
     assert alice == {"digest": digest("sk-a"), "name": "alice", **free}
     assert vault == {"digest": digest("sk-v"), "name": "vault", **free, "ends": 1830297600}
     assert bob == {"digest": digest("sk-b"), "name": "bob", **free, "concurrent_requests": 2}

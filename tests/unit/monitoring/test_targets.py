@@ -40,7 +40,7 @@ def test_every_host_and_cell_is_read() -> None:
     found = addresses(WANTED)
     assert found["node"] == ["10.0.0.2:9100", "10.0.0.1:9100", "10.0.0.4:9100", "10.0.0.3:9100"]
     assert (found["dcgm"], found["amd"]) == (["10.0.0.1:9400"], ["10.0.0.2:5000"])
-    assert found["gateway"] == ["10.0.0.3:8405"]
+    assert found["gateway"] == found["usage"] == ["10.0.0.3:8405"]
     assert (found["cells"], found["engines"]) == (["10.0.0.1:30001"], ["10.0.0.1:30000"])
     assert (found["k3s"], found["kuberay"], found["power"]) == ([], [], [])
     assert found["plan"] == found["health"] == ["127.0.0.1:9188"]

@@ -31,6 +31,7 @@ def port() -> Iterator[ASGIApp]:
     assert isinstance(one, Middleware)
     yield one.cls(who("serve"), *one.args, **one.kwargs)
     replica._servers.clear()
+    replica._books.clear()
 
 
 def ask(port: ASGIApp, method: str, path: str) -> str:
@@ -55,8 +56,10 @@ def ask(port: ASGIApp, method: str, path: str) -> str:
         ("/-/routes", "serve"),
     ],
 )
-def test_the_engine_answers_all_but_serves_own_paths(port: ASGIApp, method: str, path: str, answers: str) -> None:
-    replica.answer_with(who("engine"))
+def test_the_engine_answers_all_but_serves_own_paths(
+    port: ASGIApp, method: str, path: str, answers: str, tmp_path: Path
+) -> None:
+    replica.answer_with(who("engine"), tmp_path / "usage.sqlite3")
     assert ask(port, method, path) == answers
 
 

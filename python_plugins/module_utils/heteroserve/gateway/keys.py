@@ -12,6 +12,7 @@ from ..common.records import from_dict
 from ..common.table import table
 
 LONGEST_NAME = 64  # characters
+PRIORITIES = ("interactive", "batch")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,11 @@ class Key:
     models: tuple[str, ...] = ()  # that it may use; all, if there is none
     requests_per_minute: int | None = None
     concurrent_requests: int | None = None
+    tokens_per_day: int | None = None
+    priority: str | None = None
+
+
+LIMITS = ("expires", "models", "requests_per_minute", "concurrent_requests", "tokens_per_day", "priority")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class Wanted:
     models: tuple[str, ...] | None = None
     requests_per_minute: int | None = None
     concurrent_requests: int | None = None
+    tokens_per_day: int | None = None
+    priority: str | None = None
 
 
 def faults(wanted: Wanted, known_models: Sequence[str], elsewhere: Sequence[str]) -> list[str]:
@@ -50,9 +58,12 @@ def faults(wanted: Wanted, known_models: Sequence[str], elsewhere: Sequence[str]
     for model in wanted.models or ():
         if model not in known_models:
             found.append(f"key_models: there is no {model}; set any of {', '.join(known_models)}")
+    if wanted.priority and wanted.priority not in PRIORITIES:
+        found.append(f"key_priority: found {wanted.priority!r}; set {' or '.join(PRIORITIES)}")
     limits = {
         "key_requests_per_minute": wanted.requests_per_minute,
         "key_concurrent_requests": wanted.concurrent_requests,
+        "key_tokens_per_day": wanted.tokens_per_day,
     }
     found += [
         f"{name}: found {value}; set at least 1, or 0 for no limit"
@@ -84,8 +95,7 @@ def present(keys: tuple[Key, ...], wanted: Wanted, secret: str, today: str) -> t
     """The keys with the wanted one: changed if it is there, otherwise made from ``secret`` today."""
     old = {key.name: key for key in keys}
     key = old.get(wanted.name) or Key(wanted.name, digest(secret), today)
-    limits = ("expires", "models", "requests_per_minute", "concurrent_requests")
-    given = {name: getattr(wanted, name) for name in limits if getattr(wanted, name) is not None}
+    given = {name: getattr(wanted, name) for name in LIMITS if getattr(wanted, name) is not None}
     given = {name: value or (() if name == "models" else None) for name, value in given.items()}
     return tuple((old | {key.name: replace(key, **given)}).values())
 
@@ -108,10 +118,11 @@ def shown(keys: Sequence[Key], inventory: Sequence[dict[str, Any]], today: str) 
             ", ".join(key["models"] or ["all"]),
             str(key["requests_per_minute"] or "any"),
             str(key["concurrent_requests"] or "any"),
+            f"{key['tokens_per_day']:,}" if key["tokens_per_day"] else "any",
+            str(key["priority"] or PRIORITIES[0]),
         )
 
-    limits = ("expires", "models", "requests_per_minute", "concurrent_requests")
-    rows = [row(str(key["name"]), "inventory", "", {name: key.get(name) for name in limits}) for key in inventory]
-    rows += [row(key.name, "keys.yml", key.created, {name: getattr(key, name) for name in limits}) for key in keys]
-    head = ("KEY", "FROM", "CREATED", "LAST DAY", "MODELS", "A MINUTE", "AT ONCE")
-    return table(head, rows, right={5, 6}) if rows else "There is no key: everyone who reaches the endpoint may ask."
+    rows = [row(str(key["name"]), "inventory", "", {name: key.get(name) for name in LIMITS}) for key in inventory]
+    rows += [row(key.name, "keys.yml", key.created, {name: getattr(key, name) for name in LIMITS}) for key in keys]
+    head = ("KEY", "FROM", "CREATED", "LAST DAY", "MODELS", "A MINUTE", "AT ONCE", "TOKENS A DAY", "PRIORITY")
+    return table(head, rows, right={5, 6, 7}) if rows else "There is no key: everyone who reaches the endpoint may ask."

@@ -13,6 +13,7 @@ SERIES = {
     "amd": 8 * 60,
     "power": 0,  # counted with the hosts
     "gateway": 1500,
+    "usage": 500,
     "cells": 700,
     "engines": 500,
     "k3s": 400,

@@ -11,8 +11,8 @@ from typing import Any
 
 # Jobs in the order of docs/monitoring.md. Each has a file, empty where there is nothing of its kind.
 JOBS = (
-    "node", "dcgm", "amd", "power", "gateway", "cells", "engines", "k3s", "kuberay", "health", "plan", "prometheus",
-    "alertmanager",
+    "node", "dcgm", "amd", "power", "gateway", "usage", "cells", "engines", "k3s", "kuberay", "health", "plan",
+    "prometheus", "alertmanager",
 )  # fmt: skip
 
 
@@ -68,6 +68,9 @@ def targets(wanted: Wanted) -> dict[str, list[Group]]:
         for name, host in hosts
         if "gateway" in host.groups
     ]
+    # The ledgers' figures, on the same ports.
+    ledger = {"__metrics_path__": "/usage/metrics"}
+    found["usage"] = [{**group, "labels": {**group["labels"], **ledger}} for group in found["gateway"]]
     for cell in wanted.plan.get("cells", ()):
         # Under k3s the role publishes Ray's figures on the node port that the plan keeps for monitoring.
         port = cell["ports"].get("metrics", cell["ports"].get("dashboard"))
