@@ -22,7 +22,7 @@ from serving.engines.sampling import Logits
 from serving.engines.stepping import READERS, Part, SteppingEngine
 
 CONVERTER = "serving.engines.onnx_convert"
-FORMAT = "1"  # of what the converter makes; raise it when that changes
+FORMAT = "2"  # of what the converter makes; raise it when that changes
 
 
 class Arguments(BaseModel):

@@ -10,15 +10,17 @@ import sys
 import tempfile
 
 BITS = {"int8": "int8", "int4": "int4", "float32": "fp32"}
-# k_quant searches scales and offsets that keep each block's error small. The default rounds: with it the 135M model of
-# inventory/local no longer knew the capital of France in int8. Level 4 multiplies in int8; level 1, in float32, took
-# 50 times as long a token on a processor with AVX2.
-QUANTISED = ["algo_config=k_quant", "accuracy_level=4"]
+# k_quant searches scales and offsets that keep each block's error small. In int4 the output head and the matrices that
+# matter most in half of the layers are int8: two thirds of the error remain, at the same speed. Level 4 rounds what is
+# multiplied to int8, too. Level 1 does not, but has no kernel for int8 (1.3 tokens/s where level 4 gave 39), and half
+# the speed in int4. docs/engines.md has the errors.
+METHODS = {"int8": "k_quant", "int4": "k_quant_mixed"}
+LEVEL = 4
 
 
 def arguments(weights: str, target: str, precision: str, cache: str) -> list[str]:
     """Of the builder's command line. It computes only the last token's logits of a prompt."""
-    more = QUANTISED if precision != "float32" else []
+    more = [f"algo_config={METHODS[precision]}", f"accuracy_level={LEVEL}"] if precision in METHODS else []
     places = ["-i", weights, "-o", target, "-c", cache]
     return ["builder", *places, "-p", BITS[precision], "-e", "cpu", "--extra_options", "prune_lm_head=true", *more]
 

@@ -38,10 +38,8 @@ def genai(folder: str, threads: int, dtype: str) -> Loop:
 def optimum(folder: str, threads: int, dtype: str) -> Loop:
     """Optimum's model in transformers' generate(), as the guide has it; exported to int8 at the first time."""
     import onnxruntime
-    import torch
     from optimum.onnxruntime import ORTModelForCausalLM, ORTQuantizer
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
-    from tokenizers import Tokenizer
 
     target = f"{folder.rstrip('/')}-optimum"
     if not os.path.exists(f"{target}-int8"):
@@ -52,6 +50,24 @@ def optimum(folder: str, threads: int, dtype: str) -> Loop:
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     model = ORTModelForCausalLM.from_pretrained(f"{target}-int8", session_options=options)
+    return transformers_loop(model, folder)
+
+
+def bigdl(folder: str, threads: int, dtype: str) -> Loop:
+    """BigDL-LLM's model in transformers' generate(); ``folder`` is what serving/engines/bigdl_convert.py has made."""
+    import torch
+    from bigdl.llm.transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(threads)
+    options = {"load_in_low_bit": "sym_int8", "trust_remote_code": False}
+    return transformers_loop(AutoModelForCausalLM.from_pretrained(folder, **options).eval(), folder)
+
+
+def transformers_loop(model: Any, folder: str) -> Loop:
+    """The generate() that models of transformers have."""
+    import torch
+    from tokenizers import Tokenizer
+
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
     ids = torch.tensor([tokenizer.encode(PROMPT, add_special_tokens=False).ids])
 
@@ -86,7 +102,7 @@ def openvino(folder: str, threads: int, dtype: str) -> Loop:
     return run
 
 
-LOOPS = {"genai": genai, "optimum": optimum, "openvino": openvino}
+LOOPS = {"genai": genai, "optimum": optimum, "openvino": openvino, "bigdl": bigdl}
 
 if __name__ == "__main__":
     name, weights, count, numbers = sys.argv[1:5]

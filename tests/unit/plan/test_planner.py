@@ -205,6 +205,34 @@ def test_an_engine_for_processors_is_planned_where_it_is_asked_for(
 
 
 @pytest.mark.parametrize(
+    ("engine", "wishes", "quantization"),
+    [
+        ("onnx", {}, "int8"),
+        ("onnx", {"dtype": "float32"}, None),
+        ("onnx", {"dtype": "fp32"}, None),
+        ("onnx", {"dtype": "bfloat16"}, "int8"),
+        ("onnx", {"dtype": "float32", "quantization": "int4"}, "int4"),
+        ("bigdl", {"dtype": "float32"}, "sym_int8"),  # it has nothing else
+    ],
+)
+def test_onnx_quantises_unless_float32_is_asked_for(
+    engine: str, wishes: dict[str, Any], quantization: str | None
+) -> None:
+    (cell,) = plan_of(hosts("zen3"), model("smollm2-135m", engine=engine, max_replicas=1, **wishes)).cells
+    assert cell.engine_args["quantization"] == quantization
+
+
+def test_onnx_in_float32_has_two_copies_of_tied_embeddings() -> None:
+    def memory(model_dtype: str | None) -> int:
+        asked = model("smollm2-135m", engine="onnx", dtype=model_dtype, max_replicas=1, kv_cache_gib=1, max_num_seqs=4)
+        (cell,) = plan_of(hosts("zen3"), asked).cells
+        return cell.limits.memory_bytes
+
+    linear, embedding = 106_168_320, 49_152 * 576
+    assert memory("float32") - memory(None) == linear * 4 - int(linear * 9.25 / 8) + embedding * 4
+
+
+@pytest.mark.parametrize(
     ("host", "wishes", "engine"),
     [
         ("zen3", {}, "openvino"),

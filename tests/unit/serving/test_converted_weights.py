@@ -141,8 +141,15 @@ def test_bigdl_is_given_a_tokenizer_of_its_time() -> None:
     assert old == {"model": {"merges": ["a b"]}, "x": 1}
 
 
-def test_onnx_weights_are_quantised_as_was_measured() -> None:
-    told = onnx_convert.arguments("/w", "/t", "int8", "/c")
-    assert told[told.index("-p") + 1] == "int8"
-    assert {"algo_config=k_quant", "accuracy_level=4", "prune_lm_head=true"} <= set(told)
-    assert "algo_config=k_quant" not in onnx_convert.arguments("/w", "/t", "float32", "/c")
+@pytest.mark.parametrize(
+    ("precision", "named", "more"),
+    [
+        ("int8", "int8", {"algo_config=k_quant", "accuracy_level=4"}),
+        ("int4", "int4", {"algo_config=k_quant_mixed", "accuracy_level=4"}),
+        ("float32", "fp32", set()),
+    ],
+)
+def test_onnx_weights_are_quantised_as_was_measured(precision: str, named: str, more: set[str]) -> None:
+    told = onnx_convert.arguments("/w", "/t", precision, "/c")
+    assert told[told.index("-p") + 1] == named
+    assert set(told[told.index("--extra_options") + 1 :]) == {"prune_lm_head=true", *more}

@@ -214,7 +214,7 @@ def _fit(wanted: Wanted, bay: Bay, number: int, size: int, stages: int, options:
     build = build_of(engine, bay.vendor)
     if build is None:
         raise ValueError(f"{engine} on {bay.vendor} has passed without a build")
-    quantization = CPU_QUANTIZATION.get(engine) if wanted.planned.quantization is None else wanted.planned.quantization
+    quantization = _quantization(wanted, engine)
     device = bay.device
     if size > max(len(island) for island in bay.islands):
         device = replace(device, link="pcie", link_bandwidth=device.pcie_bandwidth)
@@ -300,6 +300,18 @@ def _places(request: ModelRequest) -> dict[str, int]:
 def _parsers(request: ModelRequest) -> dict[str, Any]:
     """``engine_args`` with the parsers of the model's family, where they name none."""
     return {**parsers_for(request).arguments, **request.engine_args}
+
+
+def _quantization(wanted: Wanted, engine: str) -> str | None:
+    """Of the checkpoint, or the one that is asked for; else what the engine takes by itself.
+
+    ``onnx`` rounds what it multiplies with quantised weights to 8 bits, too: whoever asks for float32 gets it whole.
+    """
+    if wanted.planned.quantization is not None:
+        return wanted.planned.quantization
+    if engine == "onnx" and wanted.request.dtype is not None and wanted.planned.dtype == "float32":
+        return None
+    return CPU_QUANTIZATION.get(engine)
 
 
 def _dtype(wanted: Wanted, bay: Bay) -> str:

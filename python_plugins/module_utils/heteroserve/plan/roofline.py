@@ -10,7 +10,7 @@ All times are seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, hypot
 
 from . import efficiencies as table
@@ -59,8 +59,10 @@ class Deployment:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes that the weights take in memory."""
-        return self.shape.weight_bytes(self.weights_dtype, self.quantization)
+        """Bytes that the weights take in memory. ONNX Runtime packs the output head into a copy of its own."""
+        packed = self.engine == "onnx" and self.quantization is None
+        shape = replace(self.shape, tied=False) if packed else self.shape
+        return shape.weight_bytes(self.weights_dtype, self.quantization)
 
     @property
     def beside_bytes(self) -> int:
