@@ -2,10 +2,11 @@
 
 python tests/bench/bench_spread.py [--hosts 12] [--mb 300] [--rate 20] [--limit 0] [--folder /var/tmp] [--ways star,2/4]
 
-Needs root, ip, tc and rsync. A host is a network namespace whose sending is limited to --rate MB/s; all of them share this
-machine's disk and processors, so keep hosts times rate below what those give. Daemons are rsync's, copies are the module
-model_copy, who copies from whom is decided as the role does it. Not in it: Ansible's own seconds for each wave. --limit is
-the role's model_store_limit_mb: with it a copy is slower than a host's network, as on fast ones. A way is STREAMS/FANOUT.
+Needs root, ip, tc and rsync. A host is a network namespace whose sending is limited to --rate MB/s; all share this
+machine's disk and processors, so keep hosts times rate below what those give. Daemons are rsync's, copies are the
+module model_copy, and who copies from whom is decided as in the role. Ansible's own seconds for each wave are not in
+it. --limit is model_store_limit_mb: with it a copy is slower than a host's network, as on fast ones. A way is
+STREAMS/FANOUT.
 """
 
 from __future__ import annotations

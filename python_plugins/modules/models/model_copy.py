@@ -27,6 +27,7 @@ options:
     type: bool
     default: true
   store: {description: "Name of the store's host, for sentences.", type: str, required: true}
+  offer: {description: A file that is there while this host offers weights to others., type: path}
   limit_mb: {description: MB a second at most; 0 for no limit., type: int, default: 0}
   verify:
     description: Whether to read every file again even if size and time are unchanged.
@@ -50,6 +51,7 @@ RETURN = r"""
 bytes: {description: Size of the weights., returned: success, type: int}
 fetched: {description: Files that were fetched., returned: success, type: list}
 lacks: {description: Whether files are missing that would have been fetched., returned: success, type: bool}
+offers: {description: Whether O(offer) is there., returned: success, type: bool}
 whole:
   description: Whether each file was compared with the store's checksum, so that other hosts may copy the folder.
   returned: success
@@ -252,6 +254,14 @@ class Copy:
             write_whole(path, text, 0o644)
 
 
+def end(module: AnsibleModule, changed: bool, size: int, **found: Any) -> None:
+    """End without a fault. Of weights that were not copied from the store, others get none."""
+    offers = bool(module.params["offer"]) and Path(module.params["offer"]).exists()
+    module.exit_json(
+        **{"changed": changed, "bytes": size, "offers": offers, "fetched": [], "lacks": False, "whole": False, **found}
+    )
+
+
 def own_folder(module: AnsibleModule, origin: Path, target: Path) -> None:
     """End with a link to what the operator has put on this host, if that is whole and what the store has."""
     fault = fault_of_files(module.params["name"], origin, module.params["config"])
@@ -268,11 +278,11 @@ def own_folder(module: AnsibleModule, origin: Path, target: Path) -> None:
         module.fail_json(msg=fault)
     size = sum(path.stat().st_size for path in contents(origin))
     if target == origin or (target.is_symlink() and Path(os.readlink(target)) == origin):
-        module.exit_json(changed=False, bytes=size, fetched=[], lacks=False, whole=False)
+        end(module, False, size)
     if not module.check_mode:
         target.unlink(missing_ok=True)
         target.symlink_to(origin)
-    module.exit_json(changed=True, bytes=size, fetched=[], lacks=False, whole=False)
+    end(module, True, size)
 
 
 def main() -> None:
@@ -288,6 +298,7 @@ def main() -> None:
             "url": {"type": "str"},
             "relay": {"type": "str"},
             "fetch": {"type": "bool", "default": True},
+            "offer": {"type": "path"},
             "store": {"type": "str", "required": True},
             "limit_mb": {"type": "int", "default": 0},
             "verify": {"type": "bool", "default": False},
@@ -310,7 +321,7 @@ def main() -> None:
             )
     size = sum(file["size"] for file in files.values())
     if not module.params["url"] or not files:  # the store's own host; or a first look, before the store has anything
-        module.exit_json(changed=not copied, bytes=size, fetched=[], lacks=False, whole=False)
+        end(module, not copied, size)
     copy = Copy(module.params, Progress(module.params["progress_path"]))
     if module.check_mode or not module.params["fetch"]:
         wrong = copy.wrong() if copied else sorted(files)
@@ -320,7 +331,7 @@ def main() -> None:
             for path in [] if wrong else surplus:
                 path.unlink()
             copy.write_notes(target)  # the copy that follows reads no file again that is right
-        module.exit_json(changed=changed, bytes=size, fetched=[], lacks=bool(wrong), whole=not wrong)
+        end(module, changed, size, lacks=bool(wrong), whole=not wrong)
     waiting = f"{name}: waiting for an earlier run that copies these weights"
     with locked(copy.partial.with_name(f".{target.name}.lock"), lambda: copy.progress.say(waiting)):
         if target.is_symlink():
@@ -337,8 +348,7 @@ def main() -> None:
             copy.write_notes(target)
     if copy.left:
         module.warn(f"models: {name}: {copy.relay} was left for the store: {copy.left}")
-    changed = bool(wrong or surplus or not copied)
-    module.exit_json(changed=changed, bytes=size, fetched=wrong, lacks=False, whole=True)
+    end(module, bool(wrong or surplus or not copied), size, fetched=wrong, whole=True)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ class Wave:
 
 def next_wave(weights: Iterable[Weights], done: tuple[Copy, ...], limits: Limits) -> Wave:
     """The copies to make after those that are ``done``; none when nobody lacks anything."""
-    has = {copy.name: set() for copy in done} | {item.name: set(item.whole) for item in weights}
+    has: dict[str, set[str]] = {copy.name: set() for copy in done} | {item.name: set(item.whole) for item in weights}
     for copy in done:
         has[copy.name].add(copy.host)
     lacking = {item.name: [host for host in item.lacking if host not in has[item.name]] for item in weights}
