@@ -16,6 +16,7 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+KEY = ROOT / ".cache/testcluster/ssh_key"
 STATE = ROOT / ".cache/testcluster" / f"state-{os.environ.get('HETEROSERVE_TEST_SET', '0')}"
 TINY = "/var/lib/heteroserve/models/example--tiny"
 PARTIAL = "/var/lib/heteroserve/models/.partial/example--tiny"
@@ -199,18 +200,22 @@ def more_hosts(host: Host, tmp_path: Path) -> Iterator[tuple[str, ...]]:
     """Three more hosts that serve the model; what runs need to know of them."""
     of(host, "server-1")
     made = ["ansible-playbook", "molecule/hosts/create.yml", f"--inventory={ROOT}/molecule/inventory"]
-    more = f"--inventory={HERE}/inventory"
-    subprocess.run([*made, more, f"--limit=localhost,{','.join(MORE)}"], cwd=ROOT, check=True, timeout=400)
+    # Where the key is follows from the folder of the inventory that a host is in.
+    more = [f"--inventory={HERE}/inventory", "-e", f"ansible_ssh_private_key_file={KEY}"]
     state = yaml.safe_load((HERE / "vars/main.yml").read_text())["state"]
     state["plan"]["cells"] += [{"name": name, "model": "example/tiny", "hosts": [name]} for name in MORE]
     (tmp_path / "state.json").write_text(json.dumps({"state": state}))
-    yield (more, f"--extra-vars=@{tmp_path}/state.json", "-e", "model_store_streams=1", "-e", "model_store_fanout=2")
     prefix = f"hs{os.environ.get('HETEROSERVE_TEST_SET', '0')}"
-    for name in MORE:
-        subprocess.run(["podman", "rm", "--force", "--time=0", f"{prefix}-{name}"], check=True)
-        volumes = [f"{prefix}-{name}-{volume}" for volume in ("rancher", "kubelet")]
-        subprocess.run(["podman", "volume", "rm", *volumes], check=True)
-    subprocess.run([*made, "--limit=localhost,agent-1"], cwd=ROOT, check=True, timeout=400)
+    try:
+        subprocess.run([*made, *more, f"--limit=localhost,{','.join(MORE)}"], cwd=ROOT, check=True, timeout=400)
+        settings = ("-e", "model_store_streams=1", "-e", "model_store_fanout=2")
+        yield (*more, f"--extra-vars=@{tmp_path}/state.json", *settings)
+    finally:
+        for name in MORE:
+            subprocess.run(["podman", "rm", "--force", "--time=0", f"{prefix}-{name}"], check=True)
+            volumes = [f"{prefix}-{name}-{volume}" for volume in ("rancher", "kubelet")]
+            subprocess.run(["podman", "volume", "rm", "--force", *volumes], check=True)
+        subprocess.run([*made, "--limit=localhost,agent-1"], cwd=ROOT, check=True, timeout=400)
 
 
 def test_weights_spread_from_host_to_host(host: Host, more_hosts: tuple[str, ...]) -> None:
