@@ -193,6 +193,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_copied(host: Host) 
 
 MORE = ("agent-3", "agent-4", "agent-5")
 AGENTS = ("agent-1", "agent-2", *MORE)
+PREFIX = f"hs{os.environ.get('HETEROSERVE_TEST_SET', '0')}"
 
 
 @pytest.fixture
@@ -205,23 +206,21 @@ def more_hosts(host: Host, tmp_path: Path) -> Iterator[tuple[str, ...]]:
     state = yaml.safe_load((HERE / "vars/main.yml").read_text())["state"]
     state["plan"]["cells"] += [{"name": name, "model": "example/tiny", "hosts": [name]} for name in MORE]
     (tmp_path / "state.json").write_text(json.dumps({"state": state}))
-    prefix = f"hs{os.environ.get('HETEROSERVE_TEST_SET', '0')}"
     try:
         subprocess.run([*made, *more, f"--limit=localhost,{','.join(MORE)}"], cwd=ROOT, check=True, timeout=400)
         settings = ("-e", "model_store_streams=1", "-e", "model_store_fanout=2")
         yield (*more, f"--extra-vars=@{tmp_path}/state.json", *settings)
     finally:
         for name in MORE:
-            subprocess.run(["podman", "rm", "--force", "--time=0", f"{prefix}-{name}"], check=True)
-            volumes = [f"{prefix}-{name}-{volume}" for volume in ("rancher", "kubelet")]
+            subprocess.run(["podman", "rm", "--force", "--time=0", f"{PREFIX}-{name}"], check=True)
+            volumes = [f"{PREFIX}-{name}-{volume}" for volume in ("rancher", "kubelet")]
             subprocess.run(["podman", "volume", "rm", "--force", *volumes], check=True)
         subprocess.run([*made, "--limit=localhost,agent-1"], cwd=ROOT, check=True, timeout=400)
 
 
 def test_weights_spread_from_host_to_host(host: Host, more_hosts: tuple[str, ...]) -> None:
     """The first run is killed while hosts offer weights; the second gives them on, and leaves no offer behind."""
-    inventory = host.backend.ansible_inventory
-    agents = [testinfra.get_host(f"ansible://{name}", ansible_inventory=inventory, sudo=True) for name in AGENTS]
+    agents = [testinfra.get_host(f"podman://{PREFIX}-{name}") for name in AGENTS]
     expected = sums(host, "/srv/weights/tiny")
     for agent in agents:
         agent.check_output("rm -rf %s", TINY)
