@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import testinfra
 import testinfra.host
+import yaml
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+KEY = ROOT / ".cache/testcluster/ssh_key"
 STATE = ROOT / ".cache/testcluster" / f"state-{os.environ.get('HETEROSERVE_TEST_SET', '0')}"
 TINY = "/var/lib/heteroserve/models/example--tiny"
 PARTIAL = "/var/lib/heteroserve/models/.partial/example--tiny"
@@ -35,7 +38,7 @@ def command(*options: str) -> list[str]:
 
 def run(*options: str) -> str:
     """Bring the weights; what was printed."""
-    done = subprocess.run(command(*options), cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command(*options), cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -186,3 +189,72 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_copied(host: Host) 
         host.check_output("umount /mnt/small && rmdir /mnt/small")
         other = testinfra.get_host("ansible://server-1", ansible_inventory=host.backend.ansible_inventory, sudo=True)
         other.check_output("rm -r /mnt/small")
+
+
+MORE = ("agent-3", "agent-4", "agent-5")
+AGENTS = ("agent-1", "agent-2", *MORE)
+PREFIX = f"hs{os.environ.get('HETEROSERVE_TEST_SET', '0')}"
+
+
+@pytest.fixture
+def more_hosts(host: Host, tmp_path: Path) -> Iterator[tuple[str, ...]]:
+    """Three more hosts that serve the model; what runs need to know of them."""
+    of(host, "server-1")
+    made = ["ansible-playbook", "molecule/hosts/create.yml", f"--inventory={ROOT}/molecule/inventory"]
+    # Where the key is follows from the folder of the inventory that a host is in.
+    more = [f"--inventory={HERE}/inventory", "-e", f"ansible_ssh_private_key_file={KEY}"]
+    state = yaml.safe_load((HERE / "vars/main.yml").read_text())["state"]
+    state["plan"]["cells"] += [{"name": name, "model": "example/tiny", "hosts": [name]} for name in MORE]
+    (tmp_path / "state.json").write_text(json.dumps({"state": state}))
+    try:
+        subprocess.run([*made, *more, f"--limit=localhost,{','.join(MORE)}"], cwd=ROOT, check=True, timeout=400)
+        settings = ("-e", "model_store_streams=1", "-e", "model_store_fanout=2")
+        yield (*more, f"--extra-vars=@{tmp_path}/state.json", *settings)
+    finally:
+        for name in MORE:
+            subprocess.run(["podman", "rm", "--force", "--time=0", f"{PREFIX}-{name}"], check=True)
+            volumes = [f"{PREFIX}-{name}-{volume}" for volume in ("rancher", "kubelet")]
+            subprocess.run(["podman", "volume", "rm", "--force", *volumes], check=True)
+        subprocess.run([*made, "--limit=localhost,agent-1"], cwd=ROOT, check=True, timeout=400)
+
+
+def test_weights_spread_from_host_to_host(host: Host, more_hosts: tuple[str, ...]) -> None:
+    """The first run is killed while hosts offer weights; the second gives them on, and leaves no offer behind."""
+    agents = [testinfra.get_host(f"podman://{PREFIX}-{name}") for name in AGENTS]
+    expected = sums(host, "/srv/weights/tiny")
+    for agent in agents:
+        agent.check_output("rm -rf %s", TINY)
+    process = subprocess.Popen(
+        command(*more_hosts, "-e", "model_store_limit_mb=3"),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 420
+    while agents[0].run("systemctl is-active heteroserve-weights").rc != 0:
+        assert time.monotonic() < deadline, "nobody offers weights"
+        time.sleep(0.5)
+    time.sleep(3)
+    os.killpg(process.pid, 9)
+    for agent in agents:
+        pids = agent.check_output("pgrep -f 'model_copy|rsync --append' || true").split()
+        agent.run("kill -9 " + " ".join(pids))
+    assert agents[0].check_output("systemctl show --property RuntimeMaxUSec --value heteroserve-weights") == "10min 48s"
+    assert [agent.file(TINY).exists for agent in agents] == [True, False, False, False, False]
+    # The others may not copy from it: it serves this one client alone.
+    (allowed,) = [
+        line for line in agents[0].file("/run/heteroserve-weights.conf").content_string.splitlines() if "allow" in line
+    ]
+    assert len(allowed.partition("=")[2].split()) == 1
+
+    before = int(host.check_output("cat /sys/class/net/eth0/statistics/tx_bytes"))
+    said = run(*more_hosts)
+    sent = int(host.check_output("cat /sys/class/net/eth0/statistics/tx_bytes")) - before
+    assert "2 hosts give to 2" in said
+    assert [sums(agent, TINY) for agent in agents] == [expected] * len(agents)
+    assert sent < 2.5 * 48_000_000, "the store has sent the weights more than twice"
+    for agent in agents:
+        assert agent.run("systemctl cat heteroserve-weights").rc != 0
+        assert not agent.file("/run/heteroserve-weights.conf").exists
+        assert ":8730" not in agent.check_output("ss -ltnH")
+    assert "changed" not in run(*more_hosts).partition("Hosts of the models")[2].partition("PLAY RECAP")[0]

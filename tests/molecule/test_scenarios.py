@@ -19,7 +19,9 @@ MARKS = {
     ],
     "grafana": pytest.mark.long("three minutes; units run the role in check mode and read its files back"),
     "monitoring": pytest.mark.long("four minutes; units and test_monitoring.py have rules, targets and the guard"),
-    "stores": pytest.mark.long("seven minutes; the rack has both stores, units the copy of weights"),
+    "stores": pytest.mark.long(
+        "eight minutes; the rack has both stores, units the copy of weights and who copies from whom"
+    ),
 }
 
 

@@ -31,6 +31,8 @@ options:
   registry_port: {description: Its port., type: int, default: 0}
   weights_host: {description: Host that gives weights to the others., type: str, default: ""}
   weights_ports: {description: Its ports for that., type: list, elements: int, default: []}
+  weights_takers: {description: Hosts that copy weights from this one., type: list, elements: str, default: []}
+  images_shared: {description: Whether nodes pull images from each other., type: bool, default: false}
   pod_network: {description: Network of the pods., type: str, default: 10.42.0.0/16}
   service_network: {description: Network of the services., type: str, default: 10.43.0.0/16}
   pods_routed: {description: Whether pods reach other hosts without a tunnel., type: bool, default: false}
@@ -114,6 +116,8 @@ def wanted_of(parameters: dict[str, Any]) -> tuple[Wanted, list[str]]:
         monitored_ports=tuple(parameters["monitored_ports"]),
         gpu_ports=tuple(parameters["gpu_ports"]),
         weights_ports=tuple(parameters["weights_ports"]),
+        weights_takers=tuple(parameters["weights_takers"]),
+        images_shared=parameters["images_shared"],
         pods_routed=parameters["pods_routed"],
         openings=tuple(
             Opening(item["port"], item["reason"], item.get("protocol") or "tcp", tuple(item.get("sources") or ()))
@@ -180,6 +184,8 @@ def main() -> None:
             "registry_port": {"type": "int", "default": 0},
             "weights_host": {"type": "str", "default": ""},
             "weights_ports": {"type": "list", "elements": "int", "default": []},
+            "weights_takers": texts,
+            "images_shared": {"type": "bool", "default": False},
             "pod_network": {"type": "str", "default": "10.42.0.0/16"},
             "service_network": {"type": "str", "default": "10.43.0.0/16"},
             "pods_routed": {"type": "bool", "default": False},

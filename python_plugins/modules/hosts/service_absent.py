@@ -46,9 +46,9 @@ import subprocess
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.heteroserve.hosts.units import in_use, of_systemctl
+from ansible.module_utils.heteroserve.hosts.units import enabled, in_use, of_systemctl, runs
 
-UNITS = Path("/etc/systemd/system")
+UNITS = (Path("/etc/systemd/system"), Path("/run/systemd/system"))
 STOP_S = 180  # systemd kills a service after TimeoutStopSec, which is 90 s by default
 
 
@@ -78,8 +78,12 @@ class Removal:
         wanted = ("Id", "LoadState", "ActiveState", "UnitFileState")
         found = of_systemctl(run("systemctl", "show", f"--property={','.join(wanted)}", "--", *names))
         for unit in in_use(names, found):
-            if self._do(unit):
-                run("systemctl", "disable", "--now", "--", unit)
+            if not self._do(unit):
+                continue
+            if runs(found[unit]):
+                run("systemctl", "stop", "--", unit)
+            if enabled(found[unit]):  # a transient unit cannot be disabled
+                run("systemctl", "disable", "--", unit)
 
     def path(self, path: Path) -> None:
         """Remove a file, a link, or a folder with all that is in it."""
@@ -99,7 +103,7 @@ class Removal:
 
     def reload(self) -> None:
         """Have systemd read its units again where one is gone."""
-        if not self._check and any(Path(name).parent == UNITS for name in self.removed):
+        if not self._check and any(Path(name).parent in UNITS for name in self.removed):
             run("systemctl", "daemon-reload")
 
     def account(self, name: str) -> None:

@@ -9,6 +9,8 @@ short_description: Copy a model's weights from the store, file by file, and chec
 description:
   - Fetches by rsync what the folder O(path) lacks, and compares SHA-256 with what the store's host told Ansible.
     The folder appears when all of it is right; a copy that was cut short goes on at the next run where it stopped.
+  - Another host that has the weights (O(relay)) is asked first. If it is down or slow or gives something else, the
+    store is asked for what is missing then.
   - A file that is not what it should be is fetched again and put in the place of the wrong one.
   - Where the operator has put the weights on this host (O(origin)), nothing is copied and O(path) is a link to them.
 options:
@@ -19,7 +21,13 @@ options:
   reader: {description: Uid and gid of the user that has to be able to read O(origin)., type: int}
   files: {description: Size and sha256 of each file as M(model_manifest) returns them., type: dict, required: true}
   url: {description: Where the store offers the folder; nothing on the store's own host., type: str}
+  relay: {description: Where another host offers it., type: str}
+  fetch:
+    description: Whether what is missing is fetched. If not, it is only said (RV(lacks)), and all else is done.
+    type: bool
+    default: true
   store: {description: "Name of the store's host, for sentences.", type: str, required: true}
+  offer: {description: A file that is there while this host offers weights to others., type: path}
   limit_mb: {description: MB a second at most; 0 for no limit., type: int, default: 0}
   verify:
     description: Whether to read every file again even if size and time are unchanged.
@@ -42,6 +50,12 @@ EXAMPLES = r"""
 RETURN = r"""
 bytes: {description: Size of the weights., returned: success, type: int}
 fetched: {description: Files that were fetched., returned: success, type: list}
+lacks: {description: Whether files are missing that would have been fetched., returned: success, type: bool}
+offers: {description: Whether O(offer) is there., returned: success, type: bool}
+whole:
+  description: Whether each file was compared with the store's checksum, so that other hosts may copy the folder.
+  returned: success
+  type: bool
 """
 
 import json
@@ -56,6 +70,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.heteroserve.common.files import locked, missing_space, remove_tree, write_whole
 from ansible.module_utils.heteroserve.common.progress import Progress
+from ansible.module_utils.heteroserve.models.spread import SLOW
 from ansible.module_utils.heteroserve.models.weights import (
     MANIFEST,
     checksums,
@@ -70,6 +85,10 @@ from ansible.module_utils.heteroserve.models.weights import (
 # rsync's exit codes that another attempt may get past: sockets, streams and time-outs.
 PASSING = (5, 10, 12, 30, 35)
 ATTEMPTS = 5
+# Of a relay, which has just been started, and is left for the store otherwise.
+RELAY_ATTEMPTS = 2
+# A relay is left when it gives less than this within so many seconds.
+SLOW_S = 30.0
 
 
 class CopyError(Exception):
@@ -85,10 +104,12 @@ class Copy:
         self.partial = self.target.parent / ".partial" / self.target.name
         self.files: dict[str, Any] = parameters["files"]
         self.url: str = parameters["url"]
+        self.relay: str | None = parameters["relay"]
         self.limit: int = parameters["limit_mb"]
         self.verify: bool = parameters["verify"]
         self.progress = progress
         self.notes: dict[str, Any] = {}
+        self.left = ""  # why the relay was left
 
     def wrong(self) -> list[str]:
         """Files that the target lacks or has otherwise; what is right is noted."""
@@ -129,40 +150,61 @@ class Copy:
         if fault:
             raise CopyError(fault)
         self.partial.mkdir(parents=True, exist_ok=True)
-        for _ in range(2):  # what another run left may be wrong; what is copied again is not
-            self.rsync(names)
-            names = self.check(self.partial, names)
-            for name in names:
-                (self.partial / name).unlink(missing_ok=True)
+        if self.relay:
+            self.left = self.rsync(self.relay, names, RELAY_ATTEMPTS)
+            names = self.amiss(names)
+            if names and not self.left:
+                self.left = f"it gave {', '.join(names)} with another SHA-256 than the store's"
+            if self.left:
+                self.progress.say(f"{self.name}: {self.relay} is left for the store: {self.left}")
+        for _ in range(2):  # what another run or a relay left may be wrong; what is copied again is not
             if not names:
                 return
+            if words := self.rsync(self.url, names, ATTEMPTS):
+                raise CopyError(f"models: {self.name}: {self.url} cannot be copied: {words}")
+            names = self.amiss(names)
+        if not names:
+            return
         raise CopyError(
             f"models: {self.name}: {', '.join(names)} came twice with another SHA-256 than the store has noted: run"
             " this stage again, and look at the store's disk if that does not help"
         )
 
-    def rsync(self, names: list[str]) -> None:
-        """Run rsync until it has brought all, going on where it stopped. Raises CopyError."""
-        total = sum(self.files[name]["size"] for name in names)
+    def amiss(self, names: list[str]) -> list[str]:
+        """Files of the partial folder that are not right yet. Wrong ones that are whole go; the rest is continued."""
+        sizes = {name: (self.partial / name).stat().st_size for name in names if (self.partial / name).is_file()}
+        begun = [name for name in names if sizes.get(name, 0) < self.files[name]["size"]]
+        wrong = self.check(self.partial, [name for name in names if name not in begun])
+        for name in wrong:
+            (self.partial / name).unlink(missing_ok=True)
+        return begun + wrong
+
+    def rsync(self, url: str, names: list[str], attempts: int) -> str:
+        """Run rsync until it has brought all, going on where it stopped; why it has not, or nothing."""
+        relayed = url == self.relay
         with tempfile.NamedTemporaryFile("w", suffix=".files") as listed:
             listed.write("\n".join(names))
             listed.flush()
             # --append goes on behind what is there without reading it again; its checksum is compared afterwards.
             command = ["rsync", "--append", "--copy-links", "--times", "--chmod=D0755,F0644", "--info=progress2"]
-            command += ["--outbuf=L", "--timeout=60", "--contimeout=20", f"--files-from={listed.name}"]
+            command += ["--outbuf=L", f"--files-from={listed.name}"]
+            command += ["--timeout=20", "--contimeout=5"] if relayed else ["--timeout=60", "--contimeout=20"]
             command += [f"--bwlimit={self.limit}M"] if self.limit else []
-            for attempt in range(ATTEMPTS):
-                status, words = self.run([*command, self.url, f"{self.partial}/"], total)
+            for attempt in range(attempts):
+                status, words = self.run([*command, url, f"{self.partial}/"], names, relayed)
                 if status == 0:
-                    return
-                if status not in PASSING or attempt == ATTEMPTS - 1:
+                    return ""
+                if status not in PASSING or attempt == attempts - 1:
                     break
                 self.progress.say(f"{self.name}: {words}; trying again")
                 time.sleep(2**attempt)
-        raise CopyError(f"models: {self.name}: {self.url} cannot be copied: {words}")
+        return words
 
-    def run(self, command: list[str], total: int) -> tuple[int, str]:
+    def run(self, command: list[str], names: list[str], relayed: bool) -> tuple[int, str]:
         """One rsync: its status and its last words. If this module is killed, the closed pipe ends rsync."""
+        total = sum(self.files[name]["size"] for name in names)
+        least = min(SLOW, self.limit * 500_000 or SLOW)
+        since, had = time.monotonic(), 0
         with tempfile.TemporaryFile("w+") as errors:
             process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, "LC_ALL": "C"}
@@ -172,6 +214,13 @@ class Copy:
                 if found := re.match(r"\s*([\d,]+)\s+\d+%\s+(\S+/s)", line):
                     done = int(found[1].replace(",", ""))
                     self.progress.say(f"{self.name}: copied {done / 1e9:.2f} of {total / 1e9:.2f} GB, {found[2]}")
+                    passed = time.monotonic() - since
+                    if relayed and passed >= SLOW_S:
+                        if done - had < least * passed:
+                            process.kill()
+                            process.wait()
+                            return -9, f"it gives {(done - had) / passed / 1e6:.1f} MB a second"
+                        since, had = time.monotonic(), done
             status = process.wait()
             errors.seek(0)
             lines = [line for line in errors.read().splitlines() if line.strip()]
@@ -205,6 +254,14 @@ class Copy:
             write_whole(path, text, 0o644)
 
 
+def end(module: AnsibleModule, changed: bool, size: int, **found: Any) -> None:
+    """End without a fault. Of weights that were not copied from the store, others get none."""
+    offers = bool(module.params["offer"]) and Path(module.params["offer"]).exists()
+    module.exit_json(
+        **{"changed": changed, "bytes": size, "offers": offers, "fetched": [], "lacks": False, "whole": False, **found}
+    )
+
+
 def own_folder(module: AnsibleModule, origin: Path, target: Path) -> None:
     """End with a link to what the operator has put on this host, if that is whole and what the store has."""
     fault = fault_of_files(module.params["name"], origin, module.params["config"])
@@ -221,11 +278,11 @@ def own_folder(module: AnsibleModule, origin: Path, target: Path) -> None:
         module.fail_json(msg=fault)
     size = sum(path.stat().st_size for path in contents(origin))
     if target == origin or (target.is_symlink() and Path(os.readlink(target)) == origin):
-        module.exit_json(changed=False, bytes=size, fetched=[])
+        end(module, False, size)
     if not module.check_mode:
         target.unlink(missing_ok=True)
         target.symlink_to(origin)
-    module.exit_json(changed=True, bytes=size, fetched=[])
+    end(module, True, size)
 
 
 def main() -> None:
@@ -239,6 +296,9 @@ def main() -> None:
             "reader": {"type": "int"},
             "files": {"type": "dict", "required": True},
             "url": {"type": "str"},
+            "relay": {"type": "str"},
+            "fetch": {"type": "bool", "default": True},
+            "offer": {"type": "path"},
             "store": {"type": "str", "required": True},
             "limit_mb": {"type": "int", "default": 0},
             "verify": {"type": "bool", "default": False},
@@ -261,10 +321,17 @@ def main() -> None:
             )
     size = sum(file["size"] for file in files.values())
     if not module.params["url"] or not files:  # the store's own host; or a first look, before the store has anything
-        module.exit_json(changed=not copied, bytes=size, fetched=[])
+        end(module, not copied, size)
     copy = Copy(module.params, Progress(module.params["progress_path"]))
-    if module.check_mode:
-        module.exit_json(changed=not copied or bool(copy.wrong() or copy.surplus()), bytes=size, fetched=[])
+    if module.check_mode or not module.params["fetch"]:
+        wrong = copy.wrong() if copied else sorted(files)
+        surplus = copy.surplus() if copied else []
+        changed = bool(wrong or surplus) if module.check_mode else bool(surplus and not wrong)
+        if not module.check_mode and copied:
+            for path in [] if wrong else surplus:
+                path.unlink()
+            copy.write_notes(target)  # the copy that follows reads no file again that is right
+        end(module, changed, size, lacks=bool(wrong), whole=not wrong)
     waiting = f"{name}: waiting for an earlier run that copies these weights"
     with locked(copy.partial.with_name(f".{target.name}.lock"), lambda: copy.progress.say(waiting)):
         if target.is_symlink():
@@ -279,7 +346,9 @@ def main() -> None:
             copy.place(wrong)
         else:
             copy.write_notes(target)
-    module.exit_json(changed=bool(wrong or surplus or not copied), bytes=size, fetched=wrong)
+    if copy.left:
+        module.warn(f"models: {name}: {copy.relay} was left for the store: {copy.left}")
+    end(module, bool(wrong or surplus or not copied), size, fetched=wrong, whole=True)
 
 
 if __name__ == "__main__":

@@ -38,12 +38,11 @@ def rendered(root: Path, folder: Path, backwards: bool, **more: Any) -> dict[str
     for name, text in SECRETS.items():
         (secrets / name).write_text(f"{text}\n")
     variables = {"runtime": "k3s", "state_dir": str(folder / "state"), "k3s_tls_san": ["api.rack", "10.9.0.100"]}
-    variables |= more
     everything = {"all": {"vars": variables, "children": dict(groups[::turn])}}
     (folder / "inventory" / "hosts.yml").write_text(yaml.safe_dump(everything, sort_keys=False))
     done = subprocess.run(
         [program, "tests/unit/cluster/configuration.yml", "-i", str(folder / "inventory")]
-        + ["-e", json.dumps({"folder": str(folder / "files")})],
+        + ["-e", json.dumps({"folder": str(folder / "files"), **more})],
         cwd=root,
         env={**os.environ, "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(folder / "facts"), "ANSIBLE_FORCE_COLOR": "0"},
         capture_output=True,
@@ -60,6 +59,7 @@ def test_the_same_inventory_elsewhere_and_in_another_order_gives_the_same_files(
     assert first == second
     assert len(first) == 5
     config = yaml.safe_load(first["server-1"]["config.yaml"])
+    assert "embedded-registry" not in config
     assert config["flannel-iface"] == "eth1"
     assert config["tls-san"][:4] == ["10.9.0.11", "10.9.0.12", "10.9.0.13", "server-1"]
     assert "https://10.9.0.11:5000" in first["agent-2"]["registries.yaml"]
@@ -71,7 +71,8 @@ def test_the_same_inventory_elsewhere_and_in_another_order_gives_the_same_files(
 def test_the_sites_proxy_reaches_k3s_and_leaves_the_cluster_out(root: Path, tmp_path: Path) -> None:
     """Its containerd takes it over from K3s."""
     proxy = {"http": "http://proxy.corp:3128", "no_proxy": "corp.example"}
-    files = rendered(root, tmp_path, backwards=False, proxy=proxy)["agent-1"]
+    every = rendered(root, tmp_path, backwards=False, proxy=proxy, k3s_embedded_registry=True)
+    files = every["agent-1"]
     assert "EnvironmentFile=/etc/systemd/system/k3s-agent.service.env\n" in files["k3s.service"]
     lines = files["k3s.service.env"].splitlines()
     assert 'HTTPS_PROXY="http://proxy.corp:3128"' in lines
@@ -79,3 +80,7 @@ def test_the_sites_proxy_reaches_k3s_and_leaves_the_cluster_out(root: Path, tmp_
     assert {"127.0.0.1", ".svc", "10.42.0.0/16", "10.43.0.0/16", "10.9.0.11", "server-1", "corp.example"} <= set(
         without
     )
+    # In the same run: that nodes share images is a server's key, and holds for registries that registries.yaml names.
+    assert yaml.safe_load(every["server-2"]["config.yaml"])["embedded-registry"] is True
+    assert "embedded-registry" not in files["config.yaml"]
+    assert "10.9.0.11:5000" in yaml.safe_load(files["registries.yaml"])["mirrors"]

@@ -57,6 +57,25 @@ def test_only_those_who_need_a_port_may_use_it() -> None:
     assert found["22"].sources is None
 
 
+def test_weights_pass_from_host_to_host_among_those_of_the_same_models_only() -> None:
+    """In one rule with a set of addresses. The store gives to all nodes."""
+    takers = {"weights_takers": ("s1", "s3", "unknown"), "weights_ports": (8730,)}
+    assert by_port(wanted("a1", **takers))["8730"].sources == ("10.0.0.1", "10.0.0.3")
+    assert by_port(wanted("s2", **takers))["8730"].sources == NODES
+    text = ruleset(wanted("a1", **takers)).text
+    assert [line for line in text.splitlines() if "dport 8730" in line] == [
+        '    ip saddr { 10.0.0.1, 10.0.0.3 } tcp dport 8730 accept comment "weights, for hosts of the same models,'
+        ' which may copy them from here"'
+    ]
+
+
+def test_nodes_reach_each_others_images_where_they_share_them() -> None:
+    agent, server = by_port(wanted("a1", images_shared=True)), by_port(wanted("s1", images_shared=True))
+    assert agent["5001"].sources == agent["6443"].sources == server["5001"].sources == NODES
+    assert "10.0.9.9" in (server["6443"].sources or ())
+    assert "5001" not in by_port(wanted("g1", images_shared=True))
+
+
 def test_a_single_server_has_no_etcd_to_share() -> None:
     roles = {host: role for host, role in ROLES.items() if host not in ("s2", "s3")}
     addresses = {host: ADDRESSES[host] for host in roles}

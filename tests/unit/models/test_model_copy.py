@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import shutil
 import socket
@@ -15,6 +16,7 @@ import pytest
 from heteroserve.common.progress import Progress
 from heteroserve.models.weights import checksums, contents
 
+from tests.helpers.module_runs import run_module
 from tests.helpers.samples import checkpoint
 
 model_copy = importlib.import_module("python_plugins.modules.models.model_copy")
@@ -22,16 +24,15 @@ pytestmark = pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not 
 FIRST, SECOND = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[str]:
-    """A store that offers a checkpoint; its address."""
-    checkpoint(tmp_path / "store", 300_000)
+@contextlib.contextmanager
+def offered(folder: Path) -> Iterator[str]:
+    """A daemon that offers a folder; its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = f"address = 127.0.0.1\nport = {port}\nuse chroot = no\n[m]\npath = {tmp_path}/store\n"
-    (tmp_path / "rsyncd.conf").write_text(settings)
-    process = subprocess.Popen(["rsync", "--daemon", "--no-detach", f"--config={tmp_path}/rsyncd.conf"])
+    config = folder.with_name(f"{folder.name}.conf")
+    config.write_text(f"address = 127.0.0.1\nport = {port}\nuse chroot = no\n[m]\npath = {folder}\n")
+    process = subprocess.Popen(["rsync", "--daemon", "--no-detach", f"--config={config}"])
     for _ in range(50):
         with socket.socket() as client:
             if client.connect_ex(("127.0.0.1", port)) == 0:
@@ -42,14 +43,41 @@ def store(tmp_path: Path) -> Iterator[str]:
     process.wait()
 
 
-def copy(tmp_path: Path, store: str, **changes: Any) -> Any:
-    folder = tmp_path / "store"
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[str]:
+    """A store that offers a checkpoint; its address."""
+    checkpoint(tmp_path / "store", 300_000)
+    with offered(tmp_path / "store") as url:
+        yield url
+
+
+@pytest.fixture
+def relay(tmp_path: Path, store: str) -> Iterator[str]:
+    """Another host that has copied it; its address."""
+    shutil.copytree(tmp_path / "store", tmp_path / "relay")
+    with offered(tmp_path / "relay") as url:
+        yield url
+
+
+def files_of(folder: Path) -> dict[str, Any]:
     found = checksums(contents(folder), lambda done, total: None)
-    files = {
+    return {
         str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": digest} for path, digest in found.items()
     }
-    parameters = {"name": "m", "path": str(tmp_path / "host" / "m"), "files": files, "url": store}
-    return model_copy.Copy({**parameters, "limit_mb": 0, "verify": False, **changes}, Progress(None))
+
+
+def copy(tmp_path: Path, store: str, **changes: Any) -> Any:
+    parameters = {
+        "name": "m", "path": str(tmp_path / "host" / "m"), "files": files_of(tmp_path / "store"), "url": store,
+        "relay": None, "limit_mb": 0, "verify": False,
+    }  # fmt: skip
+    return model_copy.Copy({**parameters, **changes}, Progress(None))
+
+
+def look(tmp_path: Path, store: str) -> dict[str, Any]:
+    """What the module says of the host's weights without fetching any."""
+    asked = {"name": "m", "path": str(tmp_path / "host/m"), "files": files_of(tmp_path / "store"), "url": store}
+    return run_module(model_copy.main, {**asked, "store": "store", "fetch": False})
 
 
 def bring(job: Any) -> list[str]:
@@ -118,3 +146,82 @@ def test_a_store_that_is_not_there_is_named(tmp_path: Path, store: str, monkeypa
     monkeypatch.setattr(model_copy, "ATTEMPTS", 1)
     with pytest.raises(model_copy.CopyError, match=r"rsync://127\.0\.0\.1:1/m/ cannot be copied: .*refused"):
         bring(copy(tmp_path, store, url="rsync://127.0.0.1:1/m/"))
+
+
+def test_a_relay_gives_all_and_the_store_is_not_asked(tmp_path: Path, relay: str) -> None:
+    job = copy(tmp_path, "rsync://127.0.0.1:1/m/", relay=relay)
+    bring(job)
+    assert same(tmp_path)
+    assert job.left == ""
+
+
+def test_a_relay_that_is_down_is_left_for_the_store(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_copy, "RELAY_ATTEMPTS", 1)
+    job = copy(tmp_path, store, relay="rsync://127.0.0.1:1/m/")
+    bring(job)
+    assert same(tmp_path)
+    assert "refused" in job.left
+
+
+def test_a_wrong_file_of_a_relay_comes_from_the_store(tmp_path: Path, store: str, relay: str) -> None:
+    data = bytearray((tmp_path / "relay" / FIRST).read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "relay" / FIRST).write_bytes(data)
+    (tmp_path / "relay" / SECOND).unlink()
+    job = copy(tmp_path, store, relay=relay)
+    bring(job)
+    assert same(tmp_path)
+    assert job.left  # rsync says that it lacks a file
+
+
+def test_what_a_relay_began_wrongly_is_begun_again(tmp_path: Path, store: str, relay: str) -> None:
+    (tmp_path / "relay" / FIRST).write_bytes(b"x" * 100_000)
+    job = copy(tmp_path, store, relay=relay)
+    bring(job)
+    assert same(tmp_path)
+
+
+def test_a_slow_relay_is_left_and_the_store_goes_on(
+    tmp_path: Path, store: str, relay: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rsync's own limit makes it slow. What it has brought is kept."""
+    checkpoint(tmp_path / "store", 2_000_000)
+    shutil.copytree(tmp_path / "store", tmp_path / "relay", dirs_exist_ok=True)
+    monkeypatch.setattr(model_copy, "SLOW_S", 2.0)
+    job = copy(tmp_path, store, relay=relay)
+    run = job.run
+
+    def slowed(command: list[str], names: list[str], relayed: bool) -> tuple[int, str]:
+        if not relayed and not job.before:
+            job.before = sum(path.stat().st_size for path in job.partial.rglob("*") if path.is_file())
+        extra = ["--bwlimit=400k"] if relayed else []
+        status: tuple[int, str] = run([*command[:-2], *extra, *command[-2:]], names, relayed)
+        return status
+
+    job.run, job.before = slowed, 0
+    bring(job)
+    assert same(tmp_path)
+    assert job.left.startswith("it gives 0.")
+    assert job.before > 300_000
+
+
+def test_a_look_says_what_is_lacking_and_leaves_the_rest(tmp_path: Path, store: str) -> None:
+    assert {"changed": False, "lacks": True, "whole": False}.items() <= look(tmp_path, store).items()
+    assert not (tmp_path / "host/m").exists()
+    bring(copy(tmp_path, store))
+    assert {"changed": False, "lacks": False, "whole": True}.items() <= look(tmp_path, store).items()
+    (tmp_path / "host/m/old.safetensors").write_bytes(b"x")
+    assert {"changed": True, "lacks": False, "whole": True}.items() <= look(tmp_path, store).items()
+    assert not (tmp_path / "host/m/old.safetensors").exists()
+    (tmp_path / "host/m" / FIRST).write_bytes(b"x")
+    assert {"changed": False, "lacks": True, "whole": False}.items() <= look(tmp_path, store).items()
+    assert (tmp_path / "host/m" / FIRST).read_bytes() == b"x"
+
+
+def test_half_a_copy_is_not_whole(tmp_path: Path, store: str) -> None:
+    job = copy(tmp_path, store)
+    job.partial.mkdir(parents=True)
+    (job.partial / FIRST).write_bytes((tmp_path / "store" / FIRST).read_bytes())
+    assert look(tmp_path, store)["whole"] is False

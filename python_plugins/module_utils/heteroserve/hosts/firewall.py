@@ -61,6 +61,8 @@ class Wanted:
     registry_port: int = 0
     weights_host: str = ""
     weights_ports: tuple[int, ...] = ()
+    weights_takers: tuple[str, ...] = ()  # hosts that may copy weights from this one, which is not the weights_host
+    images_shared: bool = False  # nodes pull images from each other: K3s' embedded registry mirror
     pod_network: str = "10.42.0.0/16"
     service_network: str = "10.43.0.0/16"
     pods_routed: bool = False  # pods' packets come without a tunnel: flannel's host-gw
@@ -103,6 +105,10 @@ def rules(wanted: Wanted) -> tuple[Rule, ...]:
     if own.node:
         reason = "kubelet, for the API's logs and figures, and for monitoring"
         found.append(Rule("10250", reason, _unique([*nodes, *monitors])))
+        if wanted.images_shared:
+            found.append(Rule("5001", "which images nodes have, for nodes (K3s' embedded registry)", nodes))
+            if not own.server:
+                found.append(Rule("6443", "images that this node has, for nodes (K3s' embedded registry)", nodes))
         if not wanted.pods_routed:
             found.append(Rule("8472", "flannel's tunnel between pods of different hosts", nodes, protocol="udp"))
     callers = {"serve": ("gateway", "monitoring"), "dashboard": ("monitoring",)}
@@ -126,6 +132,9 @@ def rules(wanted: Wanted) -> tuple[Rule, ...]:
         found.append(Rule(str(wanted.registry_port), reason, admins))
     for port in wanted.weights_ports if wanted.host == wanted.weights_host else ():
         found.append(Rule(str(port), "weights, for nodes that copy or mount them", nodes))
+    for port in wanted.weights_ports if wanted.host != wanted.weights_host else ():
+        takers = _unique(address for host in wanted.weights_takers for address in wanted.addresses.get(host, ()))
+        found.append(Rule(str(port), "weights, for hosts of the same models, which may copy them from here", takers))
     for opening in wanted.openings:
         inside = int(NODE_PORTS.split("-")[0]) <= opening.port <= int(NODE_PORTS.split("-")[1])
         sources_or_anyone = opening.sources or None

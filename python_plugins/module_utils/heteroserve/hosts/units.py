@@ -16,14 +16,16 @@ def of_systemctl(printed: str) -> dict[str, dict[str, str]]:
     return {unit["Id"]: unit for unit in units if "Id" in unit}
 
 
+def runs(unit: dict[str, str]) -> bool:
+    """Whether there is something to stop, also where the unit's file is gone."""
+    return unit.get("ActiveState", "") not in IDLE
+
+
+def enabled(unit: dict[str, str]) -> bool:
+    """Whether ``systemctl disable`` has something to take away."""
+    return unit.get("LoadState") == "loaded" and unit.get("UnitFileState", "") not in NOT_ENABLED
+
+
 def in_use(names: list[str], found: dict[str, dict[str, str]]) -> list[str]:
-    """Those that run or are enabled, also a unit that runs although its file is gone."""
-    return [
-        name
-        for name in names
-        if (unit := found.get(name))
-        and (
-            unit.get("ActiveState", "") not in IDLE
-            or (unit.get("LoadState") == "loaded" and unit.get("UnitFileState", "") not in NOT_ENABLED)
-        )
-    ]
+    """Those that run or are enabled."""
+    return [name for name in names if (unit := found.get(name)) and (runs(unit) or enabled(unit))]
