@@ -42,6 +42,11 @@ PLAYBOOK_VARIABLES = (
     "key_models",
     "key_requests_per_minute",
     "key_concurrent_requests",
+    "key_tokens_per_day",
+    "key_priority",
+    "usage_days",
+    "usage_key",
+    "usage_json",
 )
 # Variables of a single host, or of a group in hosts.yml; those of Settings may stand there too.
 HOST_VARIABLES = ("hardware", "rack", "reserved_ports", "serving_limits")
