@@ -126,14 +126,22 @@ def modules(root: Path, module: str) -> set[str]:
         found.add(path)
         text = (root / path).read_text()
         left += re.findall(r"^\s*from (serving\.[\w.]+) import", text, re.MULTILINE)
-        left += [f"{name}.{one}" for name, one in re.findall(r"^from (serving\.\w+) import (\w+)", text, re.MULTILINE)]
+        for package, names in re.findall(r"^\s*from (serving(?:\.\w+)*) import ([\w, ]+)$", text, re.MULTILINE):
+            left += [f"{package}.{name.strip()}" for name in names.split(",")]
     return found
 
 
-@pytest.mark.parametrize("engine", ["bigdl", "echo", "onnx"])
+@pytest.mark.parametrize("engine", ["bigdl", "echo", "onnx", "openvino"])
 def test_the_image_has_the_server_and_the_converter(root: Path, engine: str) -> None:
     text = (root / "images" / engine / "Containerfile").read_text()
     wanted = modules(root, "serving.app") | modules(root, f"serving.engines.{engine}")
     wanted |= modules(root, f"serving.engines.{engine}_convert")
-    assert len(wanted) > 10
+    assert {"serving/usage.py", "serving/replica.py"} < wanted
     assert wanted <= set(copied(text))
+
+
+@pytest.mark.parametrize("build", ["vllm-cpu", "vllm-cuda", "vllm-rocm"])
+def test_the_image_has_what_vllms_application_imports(root: Path, build: str) -> None:
+    wanted = modules(root, "serving.engines.vllm_server")
+    assert {"serving/usage.py", "serving/engines/cache.py"} < wanted
+    assert wanted <= set(copied((root / "images" / build / "Containerfile").read_text()))
