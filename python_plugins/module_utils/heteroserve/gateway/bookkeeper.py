@@ -38,7 +38,7 @@ READ_S = 0.1  # between two looks into the pipe
 PIPE_BYTES = 1 << 20  # as much as the kernel lets everyone have: half a second of 5,000 requests a second
 COLLECT_S = 1.0
 CELL_S = 3.0  # that a cell may take to tell its rows
-AGREE_S = 5.0  # after that long HAProxy is looked at, whether it still knows what it was told
+AGREE_S = 5.0  # between two comparisons of HAProxy's map with the file
 PAGES = 100  # of one cell in one round
 
 
