@@ -31,8 +31,13 @@ class Stops:
             self._flags[session].set()
 
     def end(self, session: str) -> None:
-        """The answer has ended, or the page was closed."""
+        """The answer has ended."""
         self._flags.pop(session, None)
+
+    def leave(self, session: str) -> None:
+        """The page was closed: its answer is stopped, and nothing is kept of it."""
+        self.stop(session)
+        self.end(session)
 
     def of(self, session: str) -> asyncio.Event:
         """Set when the answer is to stop."""

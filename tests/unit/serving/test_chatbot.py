@@ -156,6 +156,23 @@ def test_an_answer_whose_page_is_closed_is_closed() -> None:
     assert numbers.closed
 
 
+def test_who_leaves_stops_an_answer_that_is_awaited() -> None:
+    """Whether or not Gradio closes it."""
+    numbers, stops = Numbers(3, waits=True), Stops()
+
+    async def ask() -> None:
+        stops.begin("one")
+        async with aclosing(numbers.all()) as items:
+            asyncio.get_running_loop().call_later(0.01, stops.leave, "one")
+            async for _ in until(stops.of("one"), items):
+                pass
+
+    asyncio.run(asyncio.wait_for(ask(), 10))
+    assert numbers.closed
+    stops.leave("nobody")
+    assert not stops.of("one").is_set()
+
+
 def test_an_answer_that_nobody_stops_comes_whole_and_its_fault_is_seen() -> None:
     async def ask(items: AsyncGenerator[int, None]) -> list[int]:
         return [number async for number in until(asyncio.Event(), items)]
