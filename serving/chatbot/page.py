@@ -105,8 +105,8 @@ class Page:
     async def left(self, request: gr.Request) -> None:
         """The page was closed: nobody waits for its answer any more.
 
-        Gradio closes such an answer itself, but not one whose page went before it had opened its stream of events
-        (1 of 24 on a busy machine); that one was computed to its end.
+        Gradio closes such an answer itself, but not one whose page went before it had opened its stream of events;
+        that one was computed to its end.
         """
         self.stops.leave(session_of(request))
 

@@ -191,6 +191,25 @@ def test_a_closed_tab_ends_the_generation(person: Person, stack: Stack) -> None:
     stack.waits_for(0)
 
 
+def test_a_tab_closed_before_it_reads_its_answer_ends_the_generation(stack: Stack) -> None:
+    """A page has sent its question, and goes before it has opened the stream in which the answer comes."""
+    api, session = f"{stack.url}/gradio_api", {"session_hash": "abcdefghijk"}
+    question = {"role": "user", "content": [{"type": "text", "text": LONG}]}
+    with httpx.Client(timeout=5) as page:
+        functions = page.get(f"{stack.url}/config").json()["dependencies"]
+        models = next(found["id"] for found in functions if any(at[1] == "load" for at in found["targets"]))
+        answer = next(found["id"] for found in functions if len(found["inputs"]) == 6)
+        with page.stream("GET", f"{api}/heartbeat/{session['session_hash']}") as alive:
+            lines = alive.iter_lines()  # without a name it would be collected, and the stream closed
+            assert next(lines) == "data: ALIVE"
+            page.post(f"{api}/queue/join", json={"fn_index": models, "data": [KEY, None], **session}).raise_for_status()
+            assert '"success":true' in page.get(f"{api}/queue/data", params=session).text
+            data = [[question], "alpha", "", 0, 512, KEY]
+            page.post(f"{api}/queue/join", json={"fn_index": answer, "data": data, **session}).raise_for_status()
+            stack.waits_for(1)
+    stack.waits_for(0)
+
+
 def test_the_model_sees_the_system_prompt_and_what_was_said_but_no_figures(person: Person) -> None:
     person.page.locator("#system textarea").fill("Answer in verse")
     person.ask("first words")
