@@ -198,7 +198,7 @@ def test_a_tab_closed_before_it_reads_its_answer_ends_the_generation(stack: Stac
     with httpx.Client(timeout=5) as page:
         functions = page.get(f"{stack.url}/config").json()["dependencies"]
         models = next(found["id"] for found in functions if any(at[1] == "load" for at in found["targets"]))
-        answer = next(found["id"] for found in functions if len(found["inputs"]) == 6)
+        answer = next(found["id"] for found in functions if len(found["inputs"]) == 6)  # `data` below has its inputs
         with page.stream("GET", f"{api}/heartbeat/{session['session_hash']}") as alive:
             lines = alive.iter_lines()  # without a name it would be collected, and the stream closed
             assert next(lines) == "data: ALIVE"
